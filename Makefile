@@ -1,0 +1,41 @@
+# Every target sets up .venv from the hashed lock when it is missing or older than the lock.
+SHELL := /bin/bash
+PYTHON ?= python3
+CONFIG ?= configs/default.yaml
+CORES ?= 2
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: pipeline test lab figures lock clean help
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("make: Python 3.11 to 3.13 is needed, found %d.%d; name one with PYTHON, for example: make PYTHON=python3.12 ..." % sys.version_info[:2] if not (3, 11) <= sys.version_info[:2] <= (3, 13) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep -m1 '^uv==' constraints.txt)"
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $(READY)
+
+pipeline: $(READY)  ## run the whole chain (CONFIG=configs/default.yaml) and print the key results and the report
+	@$(BIN)/cytolib run --config $(CONFIG) --cores $(CORES)
+
+test: $(READY)  ## lint, types, unit, estimator, notebook, pipeline and browser tests
+	@$(BIN)/python -m tests
+
+lab: $(READY)  ## open JupyterLab on 127.0.0.1 with its token
+	$(BIN)/jupyter lab --ip=127.0.0.1 --notebook-dir=notebooks
+
+figures: $(READY)  ## draw every figure anew from the stored result tables
+	@$(BIN)/cytolib figures
+
+lock:  ## resolve pyproject.toml anew into requirements.lock and constraints.txt (needs uv on the path or in .venv)
+	@UV=$$(command -v $(BIN)/uv || command -v uv) && \
+	$$UV pip compile --quiet --universal --upgrade --generate-hashes --no-emit-index-url --no-annotate --no-header --all-extras pyproject.toml -o requirements.lock && \
+	sed -n 's/ *\\$$//; /^[a-z0-9]/p' requirements.lock > constraints.txt
+
+clean:  ## remove runs (papermill_runs/reference stays), caches and .venv
+	rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache build
+	find papermill_runs -mindepth 1 -maxdepth 1 ! -name reference ! -name .gitignore -exec rm -rf {} +

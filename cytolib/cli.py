@@ -1,0 +1,146 @@
+"""The command line: ``cytolib run | status | doctor | figures | data | publish``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+# What bad input and a broken machine raise; anything else is a bug and says so.
+EXPECTED = (ValueError, TypeError, OSError, RuntimeError, ModuleNotFoundError)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code: 0 done, 1 not done, 2 wrong input (one sentence on stderr)."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.do(options))
+    except KeyboardInterrupt:
+        print("cytolib: interrupted; what is finished is kept, the same command goes on from there", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 141
+    except Exception as error:
+        if options.debug:
+            raise
+        text = " ".join(str(error).split()) or type(error).__name__
+        if not isinstance(error, EXPECTED) or isinstance(error, (NotImplementedError, RecursionError)):
+            text = f"unexpected {type(error).__name__}: {text}; the same command with --debug shows where"
+        print(f"cytolib: {text}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser = argparse.ArgumentParser(prog="cytolib", description="Blood cells, from images to paper figures.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", parents=[common], help="run the pipeline: whatever is not verified as done")
+    run.set_defaults(do=_run)
+    run.add_argument("--config", type=Path, default=Path("configs/default.yaml"), metavar="FILE")
+    run.add_argument("--cores", type=int, default=None, help="cores for all stages together (default: all)")
+    run.add_argument("--until", metavar="STAGE", help="last stage that is wanted")
+    run.add_argument("--force", metavar="STAGE", action="append", default=[], help="execute even if unchanged")
+    run.add_argument("--cell-timeout", type=int, metavar="SECONDS", help="longest time of one notebook cell")
+
+    status = commands.add_parser("status", parents=[common], help="say of each stage whether it is done, or why not")
+    status.set_defaults(do=_status)
+    status.add_argument("--config", type=Path, default=Path("configs/default.yaml"), metavar="FILE")
+
+    doctor = commands.add_parser("doctor", parents=[common], help="check this machine and say how to mend it")
+    doctor.set_defaults(do=_doctor)
+
+    figures = commands.add_parser("figures", parents=[common], help="draw every figure anew from stored tables")
+    figures.set_defaults(do=_figures)
+    figures.add_argument("--run", default="default", help="name of the run (default: default)")
+    figures.add_argument("--out", type=Path, default=None, help="folder (default: figures/ in the run's folder)")
+
+    data = commands.add_parser("data", parents=[common], help="the image sets this project knows")
+    data.set_defaults(do=_data)
+    data.add_argument("action", choices=["list"])
+
+    publish = commands.add_parser("publish", parents=[common], help="copy a finished run to papermill_runs/reference")
+    publish.set_defaults(do=_publish)
+    publish.add_argument("--run", required=True)
+
+    stage = commands.add_parser("stage", parents=[common])  # for Snakemake's jobs: without help, it is not listed
+    stage.set_defaults(do=_stage)
+    stage.add_argument("name")
+    stage.add_argument("--plan", type=Path, required=True)
+    stage.add_argument("--threads", type=int, default=None)
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    from cytolib.run.paths import threads
+    from cytolib.run.pipeline import run_pipeline
+
+    return run_pipeline(
+        options.config,
+        cores=threads() if options.cores is None else options.cores,
+        until=options.until,
+        force=options.force,
+        cell_timeout_s=options.cell_timeout,
+    )
+
+
+def _stage(options: argparse.Namespace) -> int:
+    from cytolib.run.execute import StageError
+    from cytolib.run.plan import run_planned_stage
+
+    try:
+        run_planned_stage(options.plan, options.name, options.threads)
+    except StageError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    from cytolib.run.status import status_lines
+
+    lines, done = status_lines(options.config)
+    print("\n".join(lines))
+    return 0 if done else 1
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from cytolib.run.doctor import doctor
+
+    return doctor()
+
+
+def _figures(options: argparse.Namespace) -> int:
+    from cytolib.run.config import check_run_folder
+
+    run_folder = check_run_folder(options.run)
+    from cytolib.figures.paper import draw_all
+
+    out = options.out or run_folder / "figures"
+    draw_all(run_folder, out)
+    print(f"figures: {out}")
+    return 0
+
+
+def _data(options: argparse.Namespace) -> int:
+    from cytolib.data.registry import DATA_SETS
+
+    for card in DATA_SETS.values():
+        print(f"{card.name:<12} {card.n_cells:>8}  {card.licence:<12} {card.title}")
+        print(f"{'':<24}{card.source}; {card.layout}")
+    return 0
+
+
+def _publish(options: argparse.Namespace) -> int:
+    from cytolib.run.config import check_run_folder
+    from cytolib.run.reference import publish_run
+
+    check_run_folder(options.run)
+    print(f"published: {publish_run(options.run)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Cells as tables: data sets, harmonised classes, the cell table, splits, images and phantoms."""

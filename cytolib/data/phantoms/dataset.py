@@ -1,0 +1,154 @@
+"""A data set of phantoms: which cells, with a long tail over classes and sites, and its files."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from tqdm.auto import tqdm
+
+from cytolib.data.phantoms.cell import PhantomCell, draw_cell
+from cytolib.data.phantoms.vocabulary import (
+    CLASS_WEIGHTS,
+    CLASSES,
+    DOMAIN_WEIGHTS,
+    DOMAINS,
+    HELD_OUT,
+    check_count,
+    check_size,
+)
+from cytolib.run import atomic_path
+
+N_HELD_OUT = 50
+_FIRST, _LABEL, _DOMAIN, _SEED, _HELD_OUT = range(5)  # independent streams of one seed
+
+
+def plan(
+    n_cells: int,
+    seed: int,
+    n_held_out: int = N_HELD_OUT,
+    class_weights: Mapping[str, float] | None = None,
+    domain_weights: Mapping[str, float] | None = None,
+) -> pd.DataFrame:
+    """Which cells to draw: a DataFrame of n_cells + n_held_out rows with columns label, domain, cell_seed (int64).
+
+    Cell k of the first n_cells depends on (seed, k) and the weights alone, not on n_cells; so does cell k of the
+    held-out class behind them. Labels and domains are independent draws by weight, but the first cells go once through
+    every class in every domain (classes first), so that from n_cells = 8 on no class, and from 24 on no pair, is
+    missing. A class or domain of weight 0, or not named in the weights given, is left out.
+    Raises ValueError or TypeError for negative counts, unknown names, bad weights.
+    """
+    for name, count in (("n_cells", n_cells), ("seed", seed), ("n_held_out", n_held_out)):
+        check_count(name, count)
+    labels, label_shares = _shares("class_weights", class_weights, CLASS_WEIGHTS, CLASSES)
+    domains, domain_shares = _shares("domain_weights", domain_weights, DOMAIN_WEIGHTS, DOMAINS)
+
+    label = _draw(label_shares, n_cells, [seed, _LABEL])
+    domain = _draw(domain_shares, n_cells, [seed, _DOMAIN])
+    first_label, first_domain = _once_through(len(labels), len(domains), seed)
+    n_first = min(n_cells, len(first_label))
+    label[:n_first], domain[:n_first] = first_label[:n_first], first_domain[:n_first]
+    extra = _draw(domain_shares, n_held_out, [seed, _HELD_OUT, _DOMAIN])
+    n_first = min(n_held_out, len(domains))
+    extra[:n_first] = np.arange(n_first)
+
+    def seeds(n: int, stream: list[int]) -> np.ndarray:
+        return np.random.default_rng(stream).integers(2**62, size=n, dtype=np.int64)
+
+    return pd.DataFrame(
+        {
+            "label": [labels[i] for i in label] + [HELD_OUT] * n_held_out,
+            "domain": [domains[i] for i in np.concatenate([domain, extra])],
+            "cell_seed": np.concatenate([seeds(n_cells, [seed, _SEED]), seeds(n_held_out, [seed, _HELD_OUT, _SEED])]),
+        }
+    )
+
+
+def write_phantoms(
+    folder: Path | str,
+    n_cells: int,
+    seed: int,
+    size: int = 96,
+    n_held_out: int = N_HELD_OUT,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Draw `plan(n_cells, seed, n_held_out)` into a folder and return its cell table (split is "": not yet split).
+
+    Files: images/<label>/<k>.png (size, size, 3); masks/<k>.png (0 background, 1 cytoplasm, 2 nucleus); factors.parquet
+    (cell_id and the numbers that made each cell), written last. `path` in the table is relative to `folder`; `cell_id`
+    is the sha256 of the PNG bytes. Same arguments and library versions, same bytes. The folder is complete only when
+    the call returns: write into one that is renamed afterwards. Raises ValueError or TypeError for bad arguments.
+    """
+    check_size(size)
+    wanted = plan(n_cells, seed, n_held_out)
+    folder = Path(folder)
+    for sub in ["masks", *(f"images/{label}" for label in sorted(set(wanted["label"])))]:
+        (folder / sub).mkdir(parents=True, exist_ok=True)
+    cells: list[dict[str, object]] = []
+    factors: list[dict[str, object]] = []
+    rows = zip(wanted["label"], wanted["domain"], wanted["cell_seed"], strict=True)
+    for k, (label, domain, cell_seed) in enumerate(
+        tqdm(rows, total=len(wanted), desc="phantoms", unit="cell", disable=not progress)
+    ):
+        cell = draw_cell(label, domain, int(cell_seed), size)
+        png = _png(cell.image)
+        cell_id = hashlib.sha256(png).hexdigest()
+        path = f"images/{label}/{k:06d}.png"
+        (folder / path).write_bytes(png)
+        (folder / f"masks/{k:06d}.png").write_bytes(_png(_mask(cell)))
+        cells.append({"cell_id": cell_id, "path": path, "label": label, "domain": domain})
+        factors.append({"cell_id": cell_id, **cell.factors})
+    with atomic_path(folder / "factors.parquet") as temporary:
+        pd.DataFrame(factors).to_parquet(temporary, index=False)
+    table = pd.DataFrame(cells, columns=["cell_id", "path", "label", "domain"], dtype="str")
+    table.insert(3, "source_label", table["label"])
+    return table.assign(dataset="phantoms", group=pd.Series([None] * len(table), dtype="str"), split="")
+
+
+def _shares(
+    name: str, weights: Mapping[str, float] | None, default: Mapping[str, float], known: tuple[str, ...]
+) -> tuple[list[str], np.ndarray]:
+    """Names of positive weight, in the vocabulary's order, and their shares, which sum to 1."""
+    weights = default if weights is None else weights
+    for key, value in weights.items():
+        if key not in known:
+            raise ValueError(f"{name} names {key!r}, expected some of {', '.join(known)}; correct or remove it")
+        if not 0 <= value < float("inf"):
+            raise ValueError(f"{name}[{key!r}] is {value}, expected a finite number of 0 or more; correct it")
+    names = [key for key in known if weights.get(key, 0) > 0]
+    if not names:
+        raise ValueError(f"{name} has no positive weight, expected at least one; name one of {', '.join(known)}")
+    shares = np.array([weights[key] for key in names], float)
+    return names, shares / shares.sum()
+
+
+def _draw(shares: np.ndarray, n: int, stream: list[int]) -> np.ndarray:
+    """n indices with the given shares; the k-th does not depend on n."""
+    edges = np.cumsum(shares)[:-1]
+    return np.searchsorted(edges, np.random.default_rng(stream).random(n), side="right")
+
+
+def _once_through(n_labels: int, n_domains: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Every (label, domain) pair once, in rounds that each hold every label."""
+    rng = np.random.default_rng([seed, _FIRST])
+    rounds = np.array([rng.permutation(n_labels) for _ in range(n_domains)])
+    start = rng.integers(n_domains, size=n_labels)
+    domain = (start[rounds] + np.arange(n_domains)[:, None]) % n_domains
+    return rounds.ravel(), domain.ravel()
+
+
+def _mask(cell: PhantomCell) -> np.ndarray:
+    """0 background, 1 cytoplasm, 2 nucleus."""
+    return (cell.cytoplasm + 2 * cell.nucleus).astype(np.uint8)
+
+
+def _png(array: np.ndarray) -> bytes:
+    """PNG bytes of (H, W, 3) or (H, W) uint8; no time, no metadata."""
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, format="PNG", compress_level=3)
+    return buffer.getvalue()

@@ -1,0 +1,105 @@
+"""The cell table: one row a cell, validated at every door, parquet on disk.
+
+Columns: ``cell_id`` (sha256 of the image bytes), ``path`` (relative to the image root), ``label`` (harmonised class),
+``source_label``, ``domain`` (site, scanner, stain), ``dataset``, ``group`` (patient, slide or smear; null where
+unknown) and ``split``.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cytolib import run
+from cytolib.data.taxonomy import CLASSES
+
+COLUMNS: tuple[str, ...] = ("cell_id", "path", "label", "source_label", "domain", "dataset", "group", "split")
+SPLITS: tuple[str, ...] = ("train", "val", "test", "held_out")
+IMAGE_ROOTS: tuple[str, ...] = ("data", "stage")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_SCHEMA = pa.schema([(name, pa.string()) for name in COLUMNS])
+
+
+def _refuse(bad: pd.Series, name: str, expected: str) -> None:
+    """Raise for the first row that ``bad`` marks."""
+    if bad.any():
+        row = int(bad.to_numpy().argmax())
+        raise ValueError(f"cell table: {int(bad.sum())} rows have a bad {name}, the first is row {row}; {expected}")
+
+
+def as_cell_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """``frame`` as a cell table: its columns in order, strings, a fresh index, every promise of the module checked.
+
+    Raises:
+        ValueError: in one sentence, for missing columns, ids that are no sha256 or stand twice, unknown classes or
+            splits, paths that are absolute or leave the image root, or a group that crosses splits.
+    """
+    missing = [name for name in COLUMNS if name not in frame.columns]
+    if missing:
+        raise ValueError(f"cell table: columns {missing} are missing; expected {list(COLUMNS)}")
+    cells = frame.loc[:, list(COLUMNS)].reset_index(drop=True)
+    if cells.empty:
+        raise ValueError("cell table: it has no rows; check the folder that was read")
+    for name in COLUMNS:
+        if name != "group":
+            _refuse(cells[name].isna(), name, "it must not be null")
+            cells[name] = cells[name].astype("str")
+    cells["group"] = cells["group"].astype("object").where(cells["group"].notna(), None)
+    _refuse(~cells["cell_id"].map(lambda s: bool(_SHA256.fullmatch(s))), "cell_id", "expected 64 hexadecimal digits")
+    _refuse(cells["cell_id"].duplicated(), "cell_id", "each image stands once; drop exact duplicates first")
+    _refuse(~cells["label"].isin(CLASSES), "label", f"expected one of {', '.join(CLASSES)}")
+    _refuse(~cells["split"].isin(SPLITS), "split", f"expected one of {', '.join(SPLITS)}")
+    _refuse(cells["path"].map(_leaves_root), "path", "expected a path inside the image root, relative to it")
+    crossing = cells[cells["group"].notna()].groupby("group")["split"].nunique()
+    if (crossing > 1).any():
+        raise ValueError(f"cell table: group {crossing.idxmax()!r} has cells in several splits; keep a group together")
+    return cells
+
+
+def _leaves_root(path: str) -> bool:
+    parts = PurePosixPath(path)
+    return parts.is_absolute() or ".." in parts.parts or "\\" in path or path == ""
+
+
+def write_cells(cells: pd.DataFrame, path: str | Path, image_root: str = "data") -> None:
+    """Write a cell table as parquet; ``image_root`` says what its paths are relative to: the data root or the stage."""
+    if image_root not in IMAGE_ROOTS:
+        raise ValueError(f"image_root is {image_root!r}; expected one of {', '.join(IMAGE_ROOTS)}")
+    table = pa.Table.from_pandas(as_cell_table(cells), schema=_SCHEMA, preserve_index=False)
+    with run.atomic_path(path) as temporary:
+        pq.write_table(table.replace_schema_metadata({"image_root": image_root}), temporary, compression="zstd")
+
+
+def read_cells(path: str | Path) -> pd.DataFrame:
+    """Read and validate a cell table; ``.attrs["image_root"]`` says what its paths are relative to.
+
+    Raises:
+        FileNotFoundError, ValueError: in one sentence that names the file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such cell table; notebook 00_data writes it")
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{path}: not a readable parquet file; run notebook 00_data again") from error
+    try:
+        cells = as_cell_table(table.to_pandas())
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    metadata = table.schema.metadata or {}
+    cells.attrs["image_root"] = metadata.get(b"image_root", b"data").decode()
+    cells.attrs["folder"] = str(path.parent)
+    return cells
+
+
+def image_root(cells: pd.DataFrame) -> Path:
+    """The folder that the ``path`` column of a cell table from ``read_cells`` is relative to.
+
+    Real data sets lie under the data root; phantoms lie beside the cell table that names them.
+    """
+    return Path(cells.attrs["folder"]) if cells.attrs.get("image_root") == "stage" else run.data_root()

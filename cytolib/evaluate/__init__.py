@@ -1,0 +1,1 @@
+"""Evaluation: result tables, fidelity, memorisation, utility, and the intervals around them."""

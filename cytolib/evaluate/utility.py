@@ -1,0 +1,149 @@
+"""Are synthetic cells useful? Classifiers trained on real cells, synthetic ones, or both; tested on real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from imblearn.over_sampling import SMOTE, RandomOverSampler
+from sklearn.metrics import accuracy_score, f1_score, recall_score
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
+
+from cytolib.augment import ClassGaussianOverSampler
+from cytolib.classify.probes import DEFAULT_CS, tune_logistic_regression
+from cytolib.diffusion import EmbeddingDiffusionPipeline
+
+#: The arms of a utility table; all share scaler, grid of C, validation and test cells.
+METHODS: dict[str, str] = {
+    "real": "real training cells",
+    "real_class_weight": "real cells, classes weighted by inverse frequency",
+    "random_oversampling": "real cells, rare classes repeated",
+    "smote": "real cells and SMOTE interpolations",
+    "real_plus_gaussian": "real cells and class-conditional Gaussian cells",
+    "real_plus_diffusion": "real cells and diffusion cells",
+    "gaussian_only": "class-conditional Gaussian cells only",
+    "diffusion_only": "diffusion cells only (train on synthetic, test on real)",
+    "shuffled_labels": "control: real cells under shuffled labels",
+}
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """What one arm trains on: (N, D) embeddings, (N,) classes, and scikit-learn's ``class_weight``."""
+
+    X: np.ndarray
+    y: np.ndarray
+    class_weight: str | None = None
+
+
+def synthetic_labels(y: np.ndarray, n_per_class: int = 0, *, top_up: bool = False) -> np.ndarray:
+    """Which synthetic cells to draw: sorted class labels.
+
+    ``n_per_class`` 0 takes natural counts (as many as real ones), or, with ``top_up``, fills every class up to the
+    largest, as SMOTE does.
+    """
+    classes, counts = np.unique(y, return_counts=True)
+    if n_per_class < 0:
+        raise ValueError(f"n_per_class is {n_per_class}, expected 0 (natural counts) or a positive number")
+    wanted = np.full(len(classes), n_per_class) if n_per_class else counts.max() - counts if top_up else counts
+    return np.repeat(classes, wanted)
+
+
+def training_sets(
+    X: np.ndarray,
+    y: np.ndarray,
+    sample: Callable[[np.ndarray, int], np.ndarray],
+    *,
+    seed: int,
+    n_per_class: int = 0,
+) -> dict[str, TrainingSet]:
+    """The training set of every arm of :data:`METHODS`.
+
+    Args:
+        X: (N, D) real training embeddings. y: (N,) classes.
+        sample: the diffusion model, trained on (X, y) alone: (M,) classes and a seed to (M, D) embeddings.
+        n_per_class: synthetic cells a class; 0 for natural counts in the synthetic-only arms and for filling up to the
+            largest class (as SMOTE does) in the others.
+    """
+    counts = dict(zip(*np.unique(y, return_counts=True), strict=True))
+    alone, added = synthetic_labels(y, n_per_class), synthetic_labels(y, n_per_class, top_up=True)
+    totals = {name: int(count + (added == name).sum()) for name, count in counts.items()}
+
+    def gaussian(labels: np.ndarray) -> np.ndarray:
+        strategy = {name: int(counts[name] + (labels == name).sum()) for name in counts}
+        sampler = ClassGaussianOverSampler(sampling_strategy=strategy, random_state=seed)
+        return sampler.fit_resample(X, y)[0][len(X) :]
+
+    neighbors = min(5, min(counts.values()) - 1)
+    repeated = RandomOverSampler(sampling_strategy=totals, random_state=seed).fit_resample(X, y)
+    smote = repeated
+    if neighbors >= 1:  # SMOTE interpolates between cells of a class, and has nothing to do for a single one
+        smote = SMOTE(sampling_strategy=totals, k_neighbors=neighbors, random_state=seed).fit_resample(X, y)
+    return {
+        "real": TrainingSet(X, y),
+        "real_class_weight": TrainingSet(X, y, "balanced"),
+        "random_oversampling": TrainingSet(*repeated),
+        "smote": TrainingSet(*smote),
+        "real_plus_gaussian": _joined(X, y, gaussian(added), added),
+        "real_plus_diffusion": _joined(X, y, sample(added, 2 * seed + 1), added),
+        "gaussian_only": TrainingSet(gaussian(alone), alone),
+        "diffusion_only": TrainingSet(sample(alone, 2 * seed), alone),
+        "shuffled_labels": TrainingSet(X, np.random.default_rng(seed).permutation(y)),
+    }
+
+
+def _joined(X: np.ndarray, y: np.ndarray, new_X: np.ndarray, new_y: np.ndarray) -> TrainingSet:
+    return TrainingSet(np.concatenate([X, new_X]), np.concatenate([y, new_y]))
+
+
+def diffusion_sample(
+    pipe: EmbeddingDiffusionPipeline, *, num_inference_steps: int = 18, guidance_scale: float = 1.0
+) -> Callable[[np.ndarray, int], np.ndarray]:
+    """``sample`` of :func:`training_sets` from a pipeline; cell k of a call has the seed (call's seed << 32) + k."""
+
+    def sample(labels: np.ndarray, seed: int) -> np.ndarray:
+        return pipe(
+            labels, num_inference_steps=num_inference_steps, guidance_scale=guidance_scale,
+            seeds=np.arange(len(labels), dtype=np.int64) + (seed << 32),
+        ).embeddings  # fmt: skip
+
+    return sample
+
+
+def fit_arms(
+    arms: dict[str, TrainingSet],
+    X_val: np.ndarray,
+    y_val: np.ndarray,
+    *,
+    scaler: StandardScaler,
+    Cs: Sequence[float] = DEFAULT_CS,
+    metric: str = "balanced_accuracy",
+) -> dict[str, Pipeline]:
+    """A tuned logistic regression an arm: same scaler (of the real training cells), grid and real validation cells."""
+    return {
+        name: tune_logistic_regression(
+            arm.X, arm.y, X_val, y_val, Cs=Cs, class_weight=arm.class_weight, scaler=scaler, metric=metric
+        )
+        for name, arm in arms.items()
+    }
+
+
+def classification_metrics(y_true: np.ndarray, y_pred: np.ndarray, *, min_cells: int = 4) -> dict[str, float]:
+    """Balanced accuracy, macro F1, accuracy, and ``recall[class]`` for each class.
+
+    Means over classes take those with at least ``min_cells`` cells in ``y_true``: with fewer, one cell moves the mean
+    by more than methods differ. Refuses a test set without such a class.
+    """
+    classes, counts = np.unique(y_true, return_counts=True)
+    kept = classes[counts >= min_cells]
+    if not len(kept):
+        raise ValueError(f"no class has {min_cells} test cells (largest: {counts.max(initial=0)}); lower min_cells")
+    recalls = recall_score(y_true, y_pred, labels=kept, average=None, zero_division=0.0)
+    return {
+        "balanced_accuracy": float(np.mean(recalls)),
+        "macro_f1": float(f1_score(y_true, y_pred, labels=kept, average="macro", zero_division=0.0)),
+        "accuracy": float(accuracy_score(y_true, y_pred)),
+        **{f"recall[{name}]": float(value) for name, value in zip(kept, recalls, strict=True)},
+    }

@@ -1,0 +1,54 @@
+"""One style, one colour per class and per domain, one function a figure: tables in, figure out. Imports no torch."""
+
+from cytolib.figures.cells import cell_rows, contact_sheet, read_images
+from cytolib.figures.charts import (
+    class_counts,
+    confusion,
+    embedding_map,
+    feature_boxes,
+    forest,
+    map_images,
+    recall_heatmap,
+    spread,
+)
+from cytolib.figures.diffusion import (
+    denoising_error,
+    denoising_path,
+    fidelity,
+    marginals,
+    noise_levels,
+    noising,
+    side_by_side,
+    training_curves,
+    two_clouds,
+)
+from cytolib.figures.style import class_colour, domain_colours, in_order, readable, short, style
+
+__all__ = [
+    "cell_rows",
+    "class_colour",
+    "class_counts",
+    "confusion",
+    "contact_sheet",
+    "denoising_error",
+    "denoising_path",
+    "domain_colours",
+    "embedding_map",
+    "feature_boxes",
+    "fidelity",
+    "forest",
+    "in_order",
+    "map_images",
+    "marginals",
+    "noise_levels",
+    "noising",
+    "read_images",
+    "readable",
+    "recall_heatmap",
+    "short",
+    "side_by_side",
+    "spread",
+    "style",
+    "training_curves",
+    "two_clouds",
+]

@@ -1,0 +1,139 @@
+"""The plan of one run: all that Snakemake's jobs need to know, in one file, and the events that they report back."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cytolib.run.artefacts import write_json
+from cytolib.run.execute import StageError, execute_stage
+from cytolib.run.kernels import kill_descendants
+from cytolib.run.manifest import NAME, previous_manifest, verify
+from cytolib.run.stages import Chain, chain_from_json
+
+HIDDEN = ".pipeline"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one call of ``cytolib run`` does.
+
+    Attributes:
+        run_folder: folder of the run.
+        chain: stages and notebooks.
+        parameters: effective parameters of every stage.
+        stale: stages to execute, in order.
+        forced: those of them that are executed even if nothing changed.
+        runner: pid and start time of the process that called; its jobs end with it.
+        cell_timeout_s: longest time of a cell, or None.
+    """
+
+    run_folder: Path
+    chain: Chain
+    parameters: dict[str, dict[str, Any]]
+    stale: tuple[str, ...]
+    forced: tuple[str, ...]
+    runner: tuple[int, float]
+    cell_timeout_s: int | None = None
+
+    @property
+    def file(self) -> Path:
+        """Where the plan stands: it carries the runner's pid, so that jobs of a dead runner find no newer plan."""
+        return self.run_folder / HIDDEN / f"plan-{self.runner[0]}.json"
+
+    @property
+    def events(self) -> Path:
+        """Where the jobs report what they do, one JSON object a line."""
+        return self.file.with_name(f"events-{self.runner[0]}.jsonl")
+
+    def write(self) -> None:
+        """Write the plan for the jobs."""
+        values = {
+            "run_folder": str(self.run_folder),
+            "chain": self.chain.as_json(),
+            "parameters": self.parameters,
+            "stale": self.stale,
+            "forced": self.forced,
+            "runner": self.runner,
+            "cell_timeout_s": self.cell_timeout_s,
+        }
+        write_json(values, self.file)
+
+    def report(self, event: str, stage: str, **values: Any) -> None:
+        """Add an event; a single short write, so that lines of parallel jobs never mix."""
+        line = json.dumps({"event": event, "stage": stage, **values}) + "\n"
+        descriptor = os.open(self.events, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            os.write(descriptor, line.encode())
+        finally:
+            os.close(descriptor)
+
+
+def read_plan(path: Path) -> Plan:
+    """Read a plan that ``Plan.write`` wrote.
+
+    Raises:
+        FileNotFoundError: where there is none: jobs are started by ``cytolib run`` only.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such plan; stages are started by `cytolib run`")
+    values = json.loads(path.read_text(encoding="utf-8"))
+    return Plan(
+        run_folder=Path(values["run_folder"]),
+        chain=chain_from_json(values["chain"]),
+        parameters=values["parameters"],
+        stale=tuple(values["stale"]),
+        forced=tuple(values["forced"]),
+        runner=(int(values["runner"][0]), float(values["runner"][1])),
+        cell_timeout_s=values["cell_timeout_s"],
+    )
+
+
+def run_planned_stage(path: Path, name: str, threads: int | None = None) -> None:
+    """Execute one stage of a plan, unless what it was stale for came out the same after all.
+
+    Raises:
+        StageError: where it did not finish; the event says why.
+    """
+    plan = read_plan(path)
+    spec, parameters = plan.chain[name], plan.parameters[name]
+    _end_with(plan.runner)
+    manifest, previous = plan.run_folder / name / NAME, previous_manifest(plan.run_folder, name)
+    if name not in plan.forced and previous.is_file():
+        os.replace(previous, manifest)
+        if not verify(spec, plan.run_folder, parameters, plan.chain):
+            os.utime(manifest)
+            plan.report("kept", name)
+            return
+    plan.report("started", name)
+    try:
+        done = execute_stage(
+            spec, plan.run_folder, parameters, plan.chain, threads=threads, cell_timeout_s=plan.cell_timeout_s
+        )
+    except StageError as error:
+        plan.report("failed", name, message=str(error))
+        raise
+    plan.report("done", name, seconds=done["wall_seconds"], memory=done["peak_memory_bytes"])
+
+
+def _end_with(runner: tuple[int, float]) -> None:
+    """End this process and its kernels when the runner is gone, even by kill -9; Snakemake alone would go on."""
+    import psutil
+
+    def watch() -> None:
+        while True:
+            try:
+                alive = psutil.Process(runner[0]).create_time() == runner[1]
+            except psutil.Error:
+                alive = False
+            if not alive:
+                kill_descendants()
+                os._exit(1)
+            time.sleep(0.5)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,25 @@
+"""Entry of script stages: ``python -m cytolib.run.script module:function``, started by the runner only."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from pathlib import Path
+
+from cytolib.run.stage import FOLDER_VARIABLE, REQUEST, Stage
+
+
+def main(entry: str) -> None:
+    """Call the function with its stage and parameters, and publish unless it has done so itself."""
+    request = json.loads((Path(os.environ[FOLDER_VARIABLE]) / REQUEST).read_text(encoding="utf-8"))
+    module, _, function = entry.partition(":")
+    stage = Stage(request["stage"], **request["parameters"])
+    getattr(importlib.import_module(module), function)(stage, **request["parameters"])
+    if not stage.published:
+        stage.publish()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,1 @@
+"""Tests of cytolib, its notebooks and its environment; `python -m tests` runs them all."""

@@ -1,0 +1,146 @@
+"""Fidelity, memorisation, intervals: equal to known implementations, and right about known cases."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, f1_score, recall_score
+from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.image.kid import KernelInceptionDistance
+
+from cytolib.evaluate import fidelity
+from cytolib.evaluate.fidelity import frechet_distance, kernel_distance, precision_recall, real_floor
+from cytolib.evaluate.intervals import bootstrap_interval, paired_bootstrap, t_interval, with_bootstrap
+from cytolib.evaluate.memorisation import authenticity, dcr_ratio, nearest_distance
+
+
+class _Identity(torch.nn.Module):
+    num_features = 7
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((150, 7)), rng.standard_normal((130, 7)) @ rng.standard_normal((7, 7)) * 0.6 + 0.3
+
+
+def test_frechet_distance_equals_torchmetrics(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    metric = FrechetInceptionDistance(feature=_Identity()).set_dtype(torch.float64)
+    for values, real in zip(pair, (True, False), strict=True):
+        metric.update(torch.from_numpy(values), real=real)
+    assert frechet_distance(*pair) == pytest.approx(float(metric.compute()), rel=1e-6)
+
+
+def test_kernel_distance_equals_torchmetrics(
+    pair: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, synthetic = pair[0][:130], pair[1]
+    metric = KernelInceptionDistance(feature=_Identity(), subset_size=130, subsets=1).set_dtype(torch.float64)
+    for values, is_real in ((real, True), (synthetic, False)):
+        metric.update(torch.from_numpy(values), real=is_real)
+    monkeypatch.setattr(fidelity, "BLOCK", 37)  # several blocks
+    assert kernel_distance(real, synthetic) == pytest.approx(float(metric.compute()[0]), rel=1e-6)
+
+
+def test_frechet_distance_of_known_gaussians() -> None:
+    X = np.random.default_rng(1).standard_normal((500, 3))
+    assert frechet_distance(X, X) == pytest.approx(0, abs=1e-9)
+    assert frechet_distance(X, X + [1, 2, 0]) == pytest.approx(5)
+    assert frechet_distance(X, X + [1, 2, 0], n_components=3) == pytest.approx(5)
+    flat = np.concatenate([X, np.zeros((500, 4))], axis=1)  # singular covariance
+    assert frechet_distance(flat, flat + 1) == pytest.approx(7)
+
+
+def test_precision_and_recall_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = np.array([[0.0], [1.0], [2.0], [10.0]])
+    synthetic = np.array([[0.5], [1.5], [30.0], [30.1]])
+    monkeypatch.setattr(fidelity, "BLOCK", 3)
+    # radii of real at k=1: 1, 1, 1, 8; of synthetic: 1, 1, .1, .1
+    assert precision_recall(real, synthetic, k=1) == (0.5, 0.75)
+
+
+def test_nearest_distance_leaves_the_cell_itself_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cytolib.evaluate.memorisation.BLOCK", 2)
+    X = np.array([[0.0, 0.0], [3.0, 4.0], [3.0, 5.0]])
+    distance, nearest = nearest_distance(X, X, exclude_self=True)
+    np.testing.assert_allclose(distance, [5, 1, 1])
+    assert nearest.tolist() == [1, 2, 1]
+    np.testing.assert_allclose(nearest_distance(X, X)[0], 0)
+
+
+def test_known_cases_are_told_apart() -> None:
+    """Fresh, copied, collapsed and too wide cells in 64 dimensions: each metric sees what it is for, and no more."""
+    mixing = np.random.default_rng(2).standard_normal((64, 64)) / 8
+    train, test, oracle, noise = (np.random.default_rng(s).standard_normal((500, 64)) @ mixing for s in (3, 4, 5, 6))
+    cases = {"oracle": oracle, "copied": train + 0.01 * noise, "collapsed": 0.7 * oracle, "wide": 1.3 * oracle}
+    floor = real_floor(kernel_distance, train, test, 500)
+    for name, cells in cases.items():
+        precision, recall = precision_recall(test, cells)
+        kernel, ratio, authentic = (
+            kernel_distance(test, cells),
+            dcr_ratio(cells, train, test),
+            authenticity(cells, train),
+        )
+        assert (ratio < 0.1) == (authentic < 0.1) == (name == "copied"), name
+        assert (kernel > 5 * abs(floor)) == (name in ("collapsed", "wide")), (name, kernel, floor)
+        assert (recall < 0.5) == (name == "collapsed"), (name, recall)
+        assert (precision < 0.5) == (name == "wide"), (name, precision)
+    assert dcr_ratio(cases["oracle"], train, test) == pytest.approx(1, abs=0.1)
+    assert dcr_ratio(cases["wide"], train, test) > 1.1
+    ordered = [frechet_distance(test, cases[name], n_components=16) for name in ("oracle", "collapsed", "wide")]
+    assert ordered[0] < min(ordered[1:])
+
+
+def test_bad_sets_are_refused() -> None:
+    X = np.random.default_rng(7).standard_normal((20, 3))
+    with pytest.raises(ValueError, match="sets of shape"):
+        frechet_distance(X, X[:, :2])
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        kernel_distance(X, np.where(X > 1, np.inf, X))
+    with pytest.raises(ValueError, match="k is 20"):
+        precision_recall(X, X, k=20)
+    with pytest.raises(ValueError, match="n is 50"):
+        real_floor(kernel_distance, X, X, 50)
+    with pytest.raises(ValueError, match="exact copies"):
+        dcr_ratio(X, X, X)
+
+
+def test_t_interval_of_known_values() -> None:
+    mean, low, high = t_interval(np.array([1.0, 2.0, 3.0]))
+    assert (mean, high - mean) == (2.0, pytest.approx(4.302653 / 3**0.5)) and mean - low == pytest.approx(high - mean)
+    with pytest.raises(ValueError, match="at least two seeds"):
+        t_interval(np.array([1.0]))
+
+
+def test_paired_bootstrap_finds_a_difference_and_no_other() -> None:
+    rng = np.random.default_rng(8)
+    y = np.array(list("aabbbc"))[rng.integers(6, size=600)]
+    wrong = np.array(["b" if name == "a" else "a" for name in y])
+    baseline = np.stack([np.where(rng.random(600) < 0.3, wrong, y) for _ in range(3)])
+    better = np.stack([np.where(rng.random(600) < 0.2, wrong, y) for _ in range(3)])
+    for metric in ("accuracy", "balanced_accuracy", "macro_f1"):
+        mean, low, high = paired_bootstrap(y, better, baseline, metric, draws=300)
+        assert 0.03 < low < mean < high < 0.2, metric
+    mean, low, high = paired_bootstrap(y, baseline, baseline, draws=50)
+    assert (mean, low, high) == (0, 0, 0)
+    with pytest.raises(ValueError, match="expected \\(seeds, 600 cells\\)"):
+        paired_bootstrap(y, better[:, :5], baseline[:, :5])
+
+
+def test_bootstrap_scores_are_those_of_scikit_learn() -> None:
+    """The centre is the metric itself; the spread of accuracy is that of a binomial; real classes only are averaged."""
+    rng = np.random.default_rng(9)
+    y = np.array(list("aab"))[rng.integers(3, size=3000)]
+    called = np.where(rng.random(3000) < 0.9, y, "z")  # z is no true class: wrong, and in no average
+    found = with_bootstrap(y, called, draws=400)
+    assert found["accuracy"] == pytest.approx(accuracy_score(y, called))
+    assert found["balanced_accuracy"] == pytest.approx(recall_score(y, called, labels=["a", "b"], average="macro"))
+    assert found["macro_f1"] == pytest.approx(f1_score(y, called, labels=["a", "b"], average="macro"))
+    half = (found["accuracy[high]"] - found["accuracy[low]"]) / 2
+    assert half == pytest.approx(1.96 * np.sqrt(0.9 * 0.1 / 3000), rel=0.2)
+    with pytest.raises(ValueError, match="metric is 'auc'"):
+        bootstrap_interval(y, called, "auc")

@@ -1,0 +1,169 @@
+"""Utility arms and the sweep: what each arm trains on, resume, equal bytes, and what the table says of a toy."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cytolib.data.table import write_cells
+from cytolib.embed import EmbeddingTable, write_embeddings
+from cytolib.evaluate import sweep
+from cytolib.evaluate.results import read_results, write_results
+from cytolib.evaluate.utility import METHODS, classification_metrics, synthetic_labels, training_sets
+
+CLASSES = ["neutrophil", "basophil", "lymphocyte"]
+QUICK = {"steps": 300, "batch_size": 64, "width": 32, "depth": 2, "num_inference_steps": 12, "bootstrap_draws": 50}
+
+
+def toy(folder: Path) -> tuple[Path, Path]:
+    """Cells of three classes in 6 dimensions, with a held-out domain and a held-out class."""
+    rng = np.random.default_rng(0)
+    splits = np.repeat(["train", "val", "test", "held_out"], [300, 90, 150, 60])
+    labels = np.array(CLASSES)[rng.choice(3, size=600, p=[0.5, 0.3, 0.2])]
+    labels[-10:] = "blast"
+    centre = 2.5 * np.eye(4, 6)[[[*CLASSES, "blast"].index(name) for name in labels]]
+    X = (centre + rng.standard_normal((600, 6))).astype(np.float32)
+    ids = [hashlib.sha256(str(i).encode()).hexdigest() for i in range(600)]
+    domain = np.where(splits == "held_out", "lilac", "main")
+    cells = pd.DataFrame(
+        {"cell_id": ids, "path": [f"{i}.png" for i in range(600)], "label": labels, "source_label": labels,
+         "domain": domain, "dataset": "toy", "group": None, "split": splits}
+    )  # fmt: skip
+    write_cells(cells, folder / "cells.parquet")
+    keys = ("encoder", "weights_sha256", "transform", "image_size", "dtype", "fingerprint")
+    shuffled = rng.permutation(600)  # rows are joined by id, not by place
+    table = EmbeddingTable(np.array(ids)[shuffled], X[shuffled], dict.fromkeys(keys, "toy"))
+    write_embeddings(table, folder / "embeddings.parquet")
+    return folder / "cells.parquet", folder / "embeddings.parquet"
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame, pd.DataFrame]:
+    folder = tmp_path_factory.mktemp("sweep")
+    results, predictions = sweep.run_sweep(*toy(folder), folder / "checkpoints", seeds=[0, 1], **QUICK)
+    return folder, results, predictions
+
+
+def value(results: pd.DataFrame, method: str, metric: str, split: str = "test") -> float:
+    rows = results[
+        (results["method"] == method)
+        & (results["metric"] == metric)
+        & (results["seed"] == -1)
+        & (results["split"] == split)
+    ]
+    return rows["value"].item()
+
+
+def test_synthetic_cells_train_a_classifier_and_shuffled_labels_do_not(swept: tuple) -> None:
+    _, results, _ = swept
+    real = value(results, "real", "balanced_accuracy")
+    assert real > 0.85
+    assert value(results, "diffusion_only", "balanced_accuracy") > real - 0.05
+    assert abs(value(results, "shuffled_labels", "balanced_accuracy") - 1 / 3) < 0.17
+    difference = value(results, "diffusion_only", "balanced_accuracy_minus_real")
+    assert difference == pytest.approx(value(results, "diffusion_only", "balanced_accuracy") - real)
+    low, high = (value(results, "diffusion_only", f"balanced_accuracy_minus_real[{end}]") for end in ("low", "high"))
+    assert low < difference < high
+    assert value(results, "diffusion_only", "dcr_ratio") > 0.7
+    assert value(results, "real_floor", "precision") > 0.8
+
+
+def test_table_has_every_method_seed_and_domain(swept: tuple, tmp_path: Path) -> None:
+    _, results, predictions = swept
+    scores = results[results["metric"] == "balanced_accuracy"]
+    for split, domain, n in (("test", "all", 150), ("held_out", "lilac", 50)):  # held-out blasts were never trained
+        part = scores[(scores["split"] == split) & (scores["domain"] == domain)]
+        assert len(part) == len(METHODS) * 3 and set(part["n"]) == {n}
+    assert set(predictions["method"]) == set(METHODS) and set(predictions["seed"]) == {0, 1}
+    assert len(predictions) == 2 * len(METHODS) * (150 + 60)
+    write_results(results, tmp_path / "results.parquet")
+    pd.testing.assert_frame_equal(read_results(tmp_path / "results.parquet"), results)
+
+
+def test_resumed_sweep_gives_the_same_table(swept: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, results, predictions = swept
+    for file in (folder / "checkpoints").glob("*seed1*"):
+        file.unlink()
+    seen = []
+    original = sweep.evaluate_seed
+    monkeypatch.setattr(sweep, "evaluate_seed", lambda *a: (seen.append(a[1]), original(*a))[1])
+    monkeypatch.setattr(sweep, "threads", lambda: 1)
+    inputs = folder / "cells.parquet", folder / "embeddings.parquet"
+    again, again_predictions = sweep.run_sweep(*inputs, folder / "checkpoints", seeds=[0, 1], **QUICK)
+    assert seen == [1]
+    pd.testing.assert_frame_equal(again, results)
+    pd.testing.assert_frame_equal(again_predictions, predictions)
+
+
+def test_test_cells_reach_no_fitted_part(swept: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other test embeddings change no bit of any training set, nor a held-out prediction."""
+    splits, _ = sweep.load_splits(swept[0] / "cells.parquet", swept[0] / "embeddings.parquet")
+    arguments = {**sweep.DEFAULTS, **{k: v for k, v in QUICK.items() if k != "bootstrap_draws"}, "steps": 20}
+    moved = {**splits, "test": replace(splits["test"], X=splits["test"].X * 7 + 5)}
+    trained_on: list[bytes] = []
+    originals = sweep.train, sweep.fit_arms
+
+    def train(X: np.ndarray, *args: object, **kwargs: object) -> object:
+        trained_on.append(X.tobytes())
+        return originals[0](X, *args, **kwargs)  # type: ignore[arg-type]
+
+    def fit_arms(arms: dict, *args: object, **kwargs: object) -> object:
+        trained_on.append(b"".join(arm.X.tobytes() for arm in arms.values()))
+        return originals[1](arms, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sweep, "train", train)
+    monkeypatch.setattr(sweep, "fit_arms", fit_arms)
+    frames = [sweep.evaluate_seed(part, 0, arguments, tmp_path)[0] for part in (splits, moved)]
+    assert len(trained_on) == 4 and trained_on[:2] == trained_on[2:]
+    held_out = [frame[frame["split"] == "held_out"] for frame in frames]
+    pd.testing.assert_frame_equal(*held_out)
+    assert not frames[0].equals(frames[1])
+
+
+def test_bad_sweeps_are_refused(swept: tuple, tmp_path: Path) -> None:
+    inputs = swept[0] / "cells.parquet", swept[0] / "embeddings.parquet"
+    with pytest.raises(ValueError, match="seeds is \\[1, 1\\], expected two or more different"):
+        sweep.run_sweep(*inputs, tmp_path, seeds=[1, 1])
+    with pytest.raises(ValueError, match="batchsize"):
+        sweep.run_sweep(*inputs, tmp_path, seeds=[0, 1], batchsize=3)
+
+
+def test_arms_have_the_asked_counts() -> None:
+    rng = np.random.default_rng(1)
+    y = np.repeat(["a", "b", "c"], [40, 20, 8])
+    X = rng.standard_normal((68, 4)) + 3 * np.arange(3).repeat([40, 20, 8])[:, None]
+    asked = []
+
+    def sample(labels: np.ndarray, seed: int) -> np.ndarray:
+        asked.append((len(labels), seed))
+        return np.zeros((len(labels), 4))
+
+    arms = training_sets(X, y, sample, seed=3)
+    assert set(arms) == set(METHODS)
+    for name in ("random_oversampling", "smote", "real_plus_gaussian", "real_plus_diffusion"):
+        assert np.unique(arms[name].y, return_counts=True)[1].tolist() == [40, 40, 40], name
+        np.testing.assert_array_equal(arms[name].X[:68], X)
+    for name in ("gaussian_only", "diffusion_only", "real", "shuffled_labels"):
+        assert np.unique(arms[name].y, return_counts=True)[1].tolist() == [40, 20, 8], name
+    assert (arms["shuffled_labels"].y != y).any() and arms["real_class_weight"].class_weight == "balanced"
+    assert len({seed for _, seed in asked}) == 2
+    more = training_sets(X, y, sample, seed=3, n_per_class=50)
+    assert np.unique(more["smote"].y, return_counts=True)[1].tolist() == [90, 70, 58]
+    assert np.unique(more["diffusion_only"].y, return_counts=True)[1].tolist() == [50, 50, 50]
+    with pytest.raises(ValueError, match="n_per_class is -1"):
+        synthetic_labels(y, -1)
+
+
+def test_classification_metrics_leave_out_tiny_classes() -> None:
+    y_true = np.array(["a"] * 6 + ["b"] * 4 + ["c"])
+    y_pred = np.array(["a"] * 3 + ["b"] * 3 + ["b"] * 4 + ["a"])
+    metrics = classification_metrics(y_true, y_pred)
+    assert metrics["balanced_accuracy"] == 0.75 and metrics["recall[a]"] == 0.5 and "recall[c]" not in metrics
+    assert metrics["accuracy"] == pytest.approx(7 / 11)
+    with pytest.raises(ValueError, match="no class has 4 test cells"):
+        classification_metrics(y_true[-1:], y_pred[-1:])

@@ -1,0 +1,72 @@
+"""Nothing half-written stands under its final name; hashes and figures depend on content alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cytolib.run import Stage, atomic_path, sha256
+from cytolib.run.artefacts import tree_sha256
+
+
+def test_atomic_path_replaces_only_on_success(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "table.csv"
+    with atomic_path(target) as temporary:
+        assert temporary.parent == target.parent and temporary.suffix == ".csv"
+        temporary.write_text("old")
+        assert not target.exists()
+    with pytest.raises(RuntimeError), atomic_path(target) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert target.read_text() == "old"
+    assert list(target.parent.iterdir()) == [target]
+    with pytest.raises(FileNotFoundError), atomic_path(target):
+        pass  # nothing was written
+    assert target.read_text() == "old"
+
+
+def test_atomic_path_replaces_a_folder_as_a_whole(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    for text in ("one", "two"):
+        with atomic_path(target) as temporary:
+            temporary.mkdir()
+            (temporary / text).write_text(text)
+    assert [p.name for p in target.iterdir()] == ["two"]
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_sha256_of_a_folder_is_of_names_and_contents(tmp_path: Path) -> None:
+    for folder, names in (("a", ["x/1", "x-1"]), ("b", ["x-1", "x/1"])):
+        for name in names:
+            (tmp_path / folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / folder / name).write_text(name)
+    assert sha256(tmp_path / "a") == sha256(tmp_path / "b")
+    hashes = {name: sha256(tmp_path / "a" / name) for name in ("x/1", "x-1")}
+    assert sha256(tmp_path / "a") == tree_sha256(hashes)
+    (tmp_path / "b" / "x-1").rename(tmp_path / "b" / "y")
+    assert sha256(tmp_path / "a") != sha256(tmp_path / "b")
+
+
+def test_figures_have_the_same_bytes_every_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CYTOLIB_RUNS", str(tmp_path))
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
+    from matplotlib.figure import Figure
+
+    stage, hashes = Stage("drawing"), []
+    for date in ("0", "999999999"):
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", date)
+        figure = Figure()
+        figure.subplots().plot([0, 1], [1, 0])
+        stage.save_figure(figure, "line")
+        hashes.append(sha256(stage.folder / "figures"))
+    assert hashes[0] == hashes[1]
+    assert sorted(p.name for p in (stage.folder / "figures").iterdir()) == ["line.pdf", "line.png"]
+
+
+def test_importing_the_runner_is_light() -> None:
+    code = "import sys, cytolib.run; print([m for m in ('numpy', 'torch', 'pandas', 'papermill') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -80,8 +80,9 @@ def types() -> Outcome:
 
 
 def unit() -> Outcome:
-    """Unit, estimator, environment, pipeline tests and the notebook lint."""
-    return run_pytest("tests", "--ignore=tests/browser", "--durations=10")[0]
+    """Unit, estimator, environment, pipeline tests and the notebook lint, on two processes of one thread each."""
+    options = ("--ignore=tests/browser", "--durations=10", "--numprocesses=2", "--dist=loadfile")
+    return run_pytest("tests", *options, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")[0]
 
 
 def notebooks() -> Outcome:

@@ -143,8 +143,12 @@ def test_arms_have_the_asked_counts() -> None:
         asked.append((len(labels), seed))
         return np.zeros((len(labels), 4))
 
-    arms = training_sets(X, y, sample, seed=3)
+    def project(cells: np.ndarray) -> np.ndarray:
+        return np.concatenate([cells[:, :3], np.zeros((len(cells), 1))], axis=1)
+
+    arms = training_sets(X, y, sample, project, seed=3)
     assert set(arms) == set(METHODS)
+    np.testing.assert_array_equal(arms["real_projected"].X, project(X))
     for name in ("random_oversampling", "smote", "real_plus_gaussian", "real_plus_diffusion"):
         assert np.unique(arms[name].y, return_counts=True)[1].tolist() == [40, 40, 40], name
         np.testing.assert_array_equal(arms[name].X[:68], X)
@@ -152,7 +156,7 @@ def test_arms_have_the_asked_counts() -> None:
         assert np.unique(arms[name].y, return_counts=True)[1].tolist() == [40, 20, 8], name
     assert (arms["shuffled_labels"].y != y).any() and arms["real_class_weight"].class_weight == "balanced"
     assert len({seed for _, seed in asked}) == 2
-    more = training_sets(X, y, sample, seed=3, n_per_class=50)
+    more = training_sets(X, y, sample, project, seed=3, n_per_class=50)
     assert np.unique(more["smote"].y, return_counts=True)[1].tolist() == [90, 70, 58]
     assert np.unique(more["diffusion_only"].y, return_counts=True)[1].tolist() == [50, 50, 50]
     with pytest.raises(ValueError, match="n_per_class is -1"):

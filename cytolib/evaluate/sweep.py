@@ -28,6 +28,7 @@ from cytolib.evaluate.utility import (
     classification_metrics,
     diffusion_sample,
     fit_arms,
+    generated_directions,
     training_sets,
 )
 from cytolib.run import sha256, threads
@@ -36,7 +37,7 @@ from cytolib.run.tables import write_table
 if TYPE_CHECKING:
     from cytolib.run import Stage
 
-VERSION = 1  # part of every shard's name: raise it when the arithmetic of a seed changes
+VERSION = 2  # part of every shard's name: raise it when the arithmetic of a seed changes
 BASELINE = "real"
 #: Arguments of a seed that :func:`run_sweep` takes beside those of its signature.
 DEFAULTS: dict[str, Any] = {
@@ -188,10 +189,11 @@ def evaluate_seed(
     )  # fmt: skip
     for step in training:  # noqa: B007, the last step holds the model
         pass
-    sample = diffusion_sample(
-        step.pipeline(), **{name: arguments[name] for name in ("num_inference_steps", "guidance_scale")}
+    pipe = step.pipeline()
+    sample = diffusion_sample(pipe, **{name: arguments[name] for name in ("num_inference_steps", "guidance_scale")})
+    arms = training_sets(
+        Z["train"], y, sample, generated_directions(pipe), seed=seed, n_per_class=arguments["n_synthetic_per_class"]
     )
-    arms = training_sets(Z["train"], y, sample, seed=seed, n_per_class=arguments["n_synthetic_per_class"])
     # standardised already: this one shares the interface and changes nothing
     identity = StandardScaler().fit(Z["train"])
     probes = fit_arms(arms, Z["val"], splits["val"].y, scaler=identity)

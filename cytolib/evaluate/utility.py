@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from imblearn.over_sampling import SMOTE, RandomOverSampler
 from sklearn.metrics import accuracy_score, f1_score, recall_score
 from sklearn.pipeline import Pipeline
@@ -25,6 +26,7 @@ METHODS: dict[str, str] = {
     "real_plus_diffusion": "real cells and diffusion cells",
     "gaussian_only": "class-conditional Gaussian cells only",
     "diffusion_only": "diffusion cells only (train on synthetic, test on real)",
+    "real_projected": "control: real cells without the directions that the generator drops",
     "shuffled_labels": "control: real cells under shuffled labels",
 }
 
@@ -55,6 +57,7 @@ def training_sets(
     X: np.ndarray,
     y: np.ndarray,
     sample: Callable[[np.ndarray, int], np.ndarray],
+    project: Callable[[np.ndarray], np.ndarray],
     *,
     seed: int,
     n_per_class: int = 0,
@@ -64,6 +67,7 @@ def training_sets(
     Args:
         X: (N, D) real training embeddings. y: (N,) classes.
         sample: the diffusion model, trained on (X, y) alone: (M,) classes and a seed to (M, D) embeddings.
+        project: embeddings (N, D) to the same without the directions that the model does not generate.
         n_per_class: synthetic cells a class; 0 for natural counts in the synthetic-only arms and for filling up to the
             largest class (as SMOTE does) in the others.
     """
@@ -90,6 +94,7 @@ def training_sets(
         "real_plus_diffusion": _joined(X, y, sample(added, 2 * seed + 1), added),
         "gaussian_only": TrainingSet(gaussian(alone), alone),
         "diffusion_only": TrainingSet(sample(alone, 2 * seed), alone),
+        "real_projected": TrainingSet(project(X), y),
         "shuffled_labels": TrainingSet(X, np.random.default_rng(seed).permutation(y)),
     }
 
@@ -110,6 +115,17 @@ def diffusion_sample(
         ).embeddings  # fmt: skip
 
     return sample
+
+
+def generated_directions(pipe: EmbeddingDiffusionPipeline) -> Callable[[np.ndarray], np.ndarray]:
+    """``project`` of :func:`training_sets`: into the space that the denoiser works in, and back."""
+
+    def project(X: np.ndarray) -> np.ndarray:
+        standardizer = pipe.standardizer
+        there = standardizer.transform(torch.from_numpy(np.asarray(X, dtype=np.float32)).to(pipe.device))
+        return standardizer.inverse_transform(there).cpu().numpy()
+
+    return project
 
 
 def fit_arms(

@@ -70,13 +70,14 @@ def cell_rows(
         captions: a word below each image, in the same shape as the images.
     """
     n_columns = max(len(images) for _, images in rows)
-    cell = WIDTH * 1.15 / (n_columns + 1.5)  # inches a picture; the rest of the width is for the rows' names
+    side = WIDTH * 1.15 / (n_columns + 1.6)  # inches a picture; the rest of the width is for the rows' names
+    height = side * (1.06 if captions is None else 1.26)
     fig, axes = plt.subplots(
-        len(rows),
-        n_columns,
-        figsize=(WIDTH * 1.15, cell * (1.05 if captions is None else 1.25) * len(rows) + 0.4),
-        squeeze=False,
-        gridspec_kw={"width_ratios": [1.0] * n_columns},
+        len(rows), n_columns, figsize=(WIDTH * 1.15, height * len(rows) + 0.3), squeeze=False, layout="none"
+    )
+    top = 1 - 0.3 / (height * len(rows) + 0.3)
+    fig.subplots_adjust(
+        left=1.6 / (n_columns + 1.6), right=1, bottom=0.01, top=top, wspace=0.04, hspace=height / side - 1
     )
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[])
@@ -90,7 +91,7 @@ def cell_rows(
                 ax.spines[:].set(visible=True, color="black", linewidth=1.5)
             if captions is not None:
                 ax.set_xlabel(captions[row][column], fontsize="x-small", labelpad=1)
-    for column, title in ((0, first), (min(1, n_columns - 1) if first else 0, rest)):
-        if title:  # a title is wider than its image: the layout must not make room for it between columns
-            axes[0, column].set_title(title, fontsize="small", loc="left").set_in_layout(False)
+    axes[0, 0].set_title(first or rest, fontsize="small")
+    if first and n_columns > 1:
+        axes[0, 1].set_title(rest, fontsize="small")
     return fig

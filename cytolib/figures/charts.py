@@ -178,7 +178,7 @@ def forest(summary: pd.DataFrame, *, metric: str, reference: str | None = None) 
 def _arm_colour(method: str) -> str:
     if "diffusion" in method:
         return "#D55E00"
-    return "#999999" if "shuffled" in method else "#0072B2"
+    return "#777777" if method in ("shuffled_labels", "real_projected") else "#0072B2"
 
 
 def recall_heatmap(recalls: pd.DataFrame) -> Figure:

@@ -114,7 +114,7 @@ class Children:
             total = 0
             for child in self._all():
                 try:
-                    total += 0 if child.pid in self._before else child.memory_info().rss
+                    total += 0 if child.pid in self._before else _own_bytes(child)
                 except psutil.Error:
                     continue
             self.peak_bytes = max(self.peak_bytes, total)
@@ -129,6 +129,12 @@ class Children:
                     child.kill()
                 except psutil.Error:
                     continue
+
+
+def _own_bytes(process: Any) -> int:
+    """Memory of one process, pages that several share counted once between them (PSS), where the system tells it."""
+    full = process.memory_full_info()
+    return int(getattr(full, "pss", 0) or full.rss)
 
 
 def kill_descendants(pid: int | None = None) -> None:

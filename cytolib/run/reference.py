@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from cytolib.run.artefacts import atomic_path
+from cytolib.run.artefacts import atomic_path, write_json
 from cytolib.run.manifest import output_changes, read_manifest
 from cytolib.run.paths import root, runs_root
 from cytolib.run.sources import read_notebook
@@ -18,6 +18,8 @@ from cytolib.run.stage import size_text
 from cytolib.run.stages import Chain
 
 MAX_TOTAL_BYTES = 8_000_000
+TABLES = ("results.parquet", "map.parquet", "history.parquet", "classifiers.csv", "key_results.csv")
+COVER = "cells_contact_sheet.png"  # the picture of the README
 CELLS_TAG = "shows-cells"
 NOT_SHOWN = "real cells are not redistributed: run this notebook to see them"
 
@@ -25,7 +27,8 @@ NOT_SHOWN = "real cells are not redistributed: run this notebook to see them"
 def publish_run(name: str, chain: Chain | None = None) -> Path:
     """Copy what is worth keeping of the run ``name`` to ``papermill_runs/reference/<name>``, replacing what was there.
 
-    Copied are ``results.parquet`` and ``*.csv`` tables, figures and executed notebooks, of stages whose files verify.
+    Copied are the tables that figures are drawn from, figures and executed notebooks, of stages whose files verify;
+    ``run.json`` says how long each stage took, with which parameters and versions.
 
     Raises:
         ValueError: where a stage is not finished, or the set is larger than 8 MB; nothing is changed then.
@@ -35,8 +38,11 @@ def publish_run(name: str, chain: Chain | None = None) -> Path:
     real = not _is_phantoms(source)
     with atomic_path(target) as folder:
         folder.mkdir()
-        for spec in (chain or Chain()).stages:
-            _publish_stage(source / spec.name, folder / spec.name, real)
+        manifests = {
+            spec.name: _publish_stage(source / spec.name, folder / spec.name, real)
+            for spec in (chain or Chain()).stages
+        }
+        write_json(_description(manifests), folder / "run.json")
         total = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
         if total > MAX_TOTAL_BYTES:
             largest = max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
@@ -54,7 +60,18 @@ def _is_phantoms(run_folder: Path) -> bool:
         raise ValueError(f"{run_folder}: 00_data is not finished; run `cytolib run` to its end first") from None
 
 
-def _publish_stage(source: Path, target: Path, real: bool) -> None:
+def _description(manifests: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What a reader of the reference set asks of a run: cost of each stage, parameters, versions, machine."""
+    last = list(manifests.values())[-1]
+    cost = ("wall_seconds", "peak_memory_bytes", "threads")
+    return {
+        "stages": {name: {key: manifest[key] for key in cost} for name, manifest in manifests.items()},
+        "parameters": {name: manifest["parameters"] for name, manifest in manifests.items()},
+        **{key: last[key] for key in ("versions", "platform", "device")},
+    }
+
+
+def _publish_stage(source: Path, target: Path, real: bool) -> dict[str, Any]:
     try:
         manifest = read_manifest(source)
     except FileNotFoundError:
@@ -64,9 +81,10 @@ def _publish_stage(source: Path, target: Path, real: bool) -> None:
         raise ValueError(f"{source}: {(changes or ['written interactively'])[0]}; run `cytolib run` again first")
     for name in manifest["outputs"]:
         path = Path(name)
-        table = path.name == "results.parquet" or path.suffix == ".csv"
         figure = path.parts[0] == "figures" and path.suffix in (".png", ".pdf")
-        if (table or figure) and not (real and path.name.startswith("cells_")):
+        # pictures of cells are large: the notebooks show those of phantoms, and nothing shows those of real cells
+        large = path.name.startswith("cells_") and (real or path.name != COVER)
+        if (path.name in TABLES or figure) and not large:
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / name, target / name)
     if manifest.get("notebook"):
@@ -74,6 +92,7 @@ def _publish_stage(source: Path, target: Path, real: bool) -> None:
         notebook = public_notebook(source / manifest["notebook"]["name"], real)
         text = json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
         (target / manifest["notebook"]["name"]).write_text(_without_paths(text), encoding="utf-8")
+    return manifest
 
 
 def public_notebook(path: Path, real: bool) -> dict[str, Any]:

@@ -1,0 +1,81 @@
+"""The README's measured blocks, made from the committed reference runs: `python -m tests.readme` writes them anew.
+
+Between `<!-- NAME -->` and `<!-- /NAME -->`: `times` (of each stage) and `results` (key results of each run).
+"""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+REFERENCE = ROOT / "papermill_runs" / "reference"
+README = ROOT / "README.md"
+RUNS = {"default": "phantoms", "pbc": "PBC"}
+QUESTIONS = {
+    "00_data": (
+        "what cells are there, from where, how unequal",
+        "images → cell table, split, contact sheet",
+        "not used",
+    ),
+    "01_embed": ("what does the encoder see", "cell table → embeddings, map, probes", "for `timm:` encoders"),
+    "02_train_diffusion": ("can a small model learn the embeddings", "embeddings → model folder", "not measured"),
+    "03_sample": ("are synthetic cells right, various, new", "model → synthetic table, fidelity", "not measured"),
+    "04_augment_classifiers": ("do classifiers get better, where, how much", "real, synthetic → arms", "not used"),
+    "10_figures": ("every figure and table of the paper", "result tables → figures, tables", "not used"),
+}
+
+
+def _number(text: str) -> str:
+    return f"{float(text):.3f}" if text else ""
+
+
+def _seconds(run: str, stage: str) -> str:
+    seconds = json.loads((REFERENCE / run / "run.json").read_text())["stages"][stage]["wall_seconds"]
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
+
+
+def times() -> str:
+    """Table of the notebooks with the wall time of each in the reference runs."""
+    rows = [
+        "| notebook | question | input → output | CPU, 2 cores: " + " / ".join(RUNS.values()) + " | GPU |",
+        "|---|---|---|---|---|",
+    ]
+    for stage, (question, flow, gpu) in QUESTIONS.items():
+        spent = " / ".join(_seconds(run, stage) for run in RUNS)
+        rows.append(f"| [{stage}](notebooks/{stage}.ipynb) | {question} | {flow} | {spent} | {gpu} |")
+    sweep = " / ".join(_seconds(run, "04_sweep") for run in RUNS)
+    rows += [
+        "",
+        f"The pipeline runs one script stage besides, `04_sweep` ({sweep}): the arms of notebook 04 over five seeds.",
+    ]
+    return "\n".join(rows)
+
+
+def results() -> str:
+    """Key results of every reference run, as `10_figures/key_results.csv` has them."""
+    parts = []
+    for run, name in RUNS.items():
+        command = f"make pipeline CONFIG=configs/{run}.yaml"
+        rows = [f"**{name}**: `{command}`", "", "| what | value | 95 % interval | test cells |", "|---|---|---|---|"]
+        with open(REFERENCE / run / "10_figures" / "key_results.csv", newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                ends = f"{_number(row['low'])} to {_number(row['high'])}" if row["low"] else ""
+                rows.append(f"| {row['what']} | {_number(row['value'])} | {ends} | {int(row['n']):,} |")
+        parts.append("\n".join(rows))
+    return "\n\n".join(parts)
+
+
+def filled(text: str) -> str:
+    """The README with its measured blocks as the reference runs have them."""
+    for block in (times, results):
+        name = block.__name__
+        pattern = re.compile(rf"<!-- {name} -->.*?<!-- /{name} -->", re.DOTALL)
+        if not pattern.search(text):
+            raise ValueError(f"README.md has no block <!-- {name} --> ... <!-- /{name} -->")
+        text = pattern.sub(lambda _, b=block, n=name: f"<!-- {n} -->\n{b()}\n<!-- /{n} -->", text)
+    return text
+
+
+if __name__ == "__main__":
+    README.write_text(filled(README.read_text(encoding="utf-8")), encoding="utf-8")

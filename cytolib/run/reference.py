@@ -27,8 +27,8 @@ NOT_SHOWN = "real cells are not redistributed: run this notebook to see them"
 def publish_run(name: str, chain: Chain | None = None) -> Path:
     """Copy what is worth keeping of the run ``name`` to ``papermill_runs/reference/<name>``, replacing what was there.
 
-    Copied are the tables that figures are drawn from, figures and executed notebooks, of stages whose files verify;
-    ``run.json`` says how long each stage took, with which parameters and versions.
+    Copied are the tables that figures are drawn from, the paper's figures and the executed notebooks, of stages whose
+    files verify; ``run.json`` says how long each stage took, with which parameters and versions.
 
     Raises:
         ValueError: where a stage is not finished, or the set is larger than 8 MB; nothing is changed then.
@@ -81,10 +81,9 @@ def _publish_stage(source: Path, target: Path, real: bool) -> dict[str, Any]:
         raise ValueError(f"{source}: {(changes or ['written interactively'])[0]}; run `cytolib run` again first")
     for name in manifest["outputs"]:
         path = Path(name)
-        figure = path.parts[0] == "figures" and path.suffix in (".png", ".pdf")
-        # pictures of cells are large: the notebooks show those of phantoms, and nothing shows those of real cells
-        large = path.name.startswith("cells_") and (real or path.name != COVER)
-        if (path.name in TABLES or figure) and not large:
+        # the executed notebooks show the other figures, and of real cells there is no picture at all
+        figure = path.match("figures/figure_*") or (path.name == COVER and not real)
+        if path.name in TABLES or figure:
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / name, target / name)
     if manifest.get("notebook"):

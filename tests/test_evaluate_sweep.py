@@ -159,8 +159,13 @@ def test_arms_have_the_asked_counts() -> None:
     more = training_sets(X, y, sample, project, seed=3, n_per_class=50)
     assert np.unique(more["smote"].y, return_counts=True)[1].tolist() == [90, 70, 58]
     assert np.unique(more["diffusion_only"].y, return_counts=True)[1].tolist() == [50, 50, 50]
+    tripled = training_sets(X, y, sample, project, seed=3, multiple=3)
+    assert np.unique(tripled["gaussian_only"].y, return_counts=True)[1].tolist() == [120, 60, 24]
+    assert np.unique(tripled["real_plus_diffusion"].y, return_counts=True)[1].tolist() == [40, 40, 40]
     with pytest.raises(ValueError, match="n_per_class is -1"):
         synthetic_labels(y, -1)
+    with pytest.raises(ValueError, match="multiple is 0"):
+        synthetic_labels(y, multiple=0)
 
 
 def test_classification_metrics_leave_out_tiny_classes() -> None:

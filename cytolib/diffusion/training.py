@@ -61,7 +61,7 @@ def train(
     learning_rate: float = 3e-3,
     width: int = 256,
     depth: int = 3,
-    n_components: int | float | None = 0.99,
+    n_components: int | float | None = 0.995,
     whiten: bool = True,
     label_dropout: float = 0.1,
     sigma_mean: float = SIGMA_MEAN,

@@ -42,8 +42,9 @@ BASELINE = "real"
 #: Arguments of a seed that :func:`run_sweep` takes beside those of its signature.
 DEFAULTS: dict[str, Any] = {
     "steps": 2000, "batch_size": 128, "learning_rate": 0.003, "width": 256, "depth": 3, "num_inference_steps": 18,
-    "guidance_scale": 1.0, "n_synthetic_per_class": 0,
+    "n_components": 0.995, "guidance_scale": 1.0, "n_synthetic_per_class": 0, "synthetic_multiple": 1,
 }  # fmt: skip
+TRAINING = ("steps", "batch_size", "learning_rate", "width", "depth", "n_components")
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,11 @@ def main(
     learning_rate: float = 0.003,
     width: int = 256,
     depth: int = 3,
+    n_components: float = 0.995,
     num_inference_steps: int = 18,
     guidance_scale: float = 1.0,
     n_synthetic_per_class: int = 0,
+    synthetic_multiple: int = 1,
     bootstrap_draws: int = 1000,
 ) -> None:
     """Train a generator for each seed on the training cells, run all arms, and write the result table.
@@ -81,15 +84,17 @@ def main(
 
     Args:
         stage: reads 00_data/cells.parquet and 01_embed/embeddings.parquet; writes results.parquet, predictions.parquet.
-        seeds: of generator and arms. n_synthetic_per_class: 0 for natural counts (see :func:`training_sets`).
-        steps, batch_size, learning_rate, width, depth: of :func:`cytolib.diffusion.train`.
+        seeds: of generator and arms. n_synthetic_per_class, synthetic_multiple: ``n_per_class`` and
+            ``multiple`` of :func:`training_sets`.
+        steps, batch_size, learning_rate, width, depth, n_components: of :func:`cytolib.diffusion.train`.
         bootstrap_draws: of the intervals of paired differences.
     """
     results, predictions = run_sweep(
         stage.input("00_data", "cells.parquet"), stage.input("01_embed", "embeddings.parquet"), stage.checkpoints,
         experiment=experiment, seeds=seeds, bootstrap_draws=bootstrap_draws, steps=steps, batch_size=batch_size,
         learning_rate=learning_rate, width=width, depth=depth, num_inference_steps=num_inference_steps,
-        guidance_scale=guidance_scale, n_synthetic_per_class=n_synthetic_per_class,
+        guidance_scale=guidance_scale, n_synthetic_per_class=n_synthetic_per_class, n_components=n_components,
+        synthetic_multiple=synthetic_multiple,
     )  # fmt: skip
     write_results(results, stage.path("results.parquet"))
     stage.save_table(predictions, "predictions.parquet")
@@ -185,14 +190,20 @@ def evaluate_seed(
     y = splits["train"].y
     training = train(
         Z["train"], y, class_names=sorted(set(y)), seed=seed, device="cpu", checkpoint_dir=checkpoint_dir,
-        **{name: arguments[name] for name in ("steps", "batch_size", "learning_rate", "width", "depth")},
+        **{name: arguments[name] for name in TRAINING},
     )  # fmt: skip
     for step in training:  # noqa: B007, the last step holds the model
         pass
     pipe = step.pipeline()
     sample = diffusion_sample(pipe, **{name: arguments[name] for name in ("num_inference_steps", "guidance_scale")})
     arms = training_sets(
-        Z["train"], y, sample, generated_directions(pipe), seed=seed, n_per_class=arguments["n_synthetic_per_class"]
+        Z["train"],
+        y,
+        sample,
+        generated_directions(pipe),
+        seed=seed,
+        n_per_class=arguments["n_synthetic_per_class"],
+        multiple=arguments["synthetic_multiple"],
     )
     # standardised already: this one shares the interface and changes nothing
     identity = StandardScaler().fit(Z["train"])

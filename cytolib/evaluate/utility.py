@@ -40,17 +40,20 @@ class TrainingSet:
     class_weight: str | None = None
 
 
-def synthetic_labels(y: np.ndarray, n_per_class: int = 0, *, top_up: bool = False) -> np.ndarray:
+def synthetic_labels(y: np.ndarray, n_per_class: int = 0, *, multiple: int = 1, top_up: bool = False) -> np.ndarray:
     """Which synthetic cells to draw: sorted class labels.
 
-    ``n_per_class`` 0 takes natural counts (as many as real ones), or, with ``top_up``, fills every class up to the
-    largest, as SMOTE does.
+    ``n_per_class`` 0 takes natural counts (``multiple`` for each real cell), or, with ``top_up``, fills every class up
+    to the largest, as SMOTE does.
     """
     classes, counts = np.unique(y, return_counts=True)
     if n_per_class < 0:
         raise ValueError(f"n_per_class is {n_per_class}, expected 0 (natural counts) or a positive number")
-    wanted = np.full(len(classes), n_per_class) if n_per_class else counts.max() - counts if top_up else counts
-    return np.repeat(classes, wanted)
+    if multiple < 1:
+        raise ValueError(f"multiple is {multiple}, expected 1 or more synthetic cells for each real one")
+    if n_per_class:
+        return np.repeat(classes, n_per_class)
+    return np.repeat(classes, counts.max() - counts if top_up else multiple * counts)
 
 
 def training_sets(
@@ -61,6 +64,7 @@ def training_sets(
     *,
     seed: int,
     n_per_class: int = 0,
+    multiple: int = 1,
 ) -> dict[str, TrainingSet]:
     """The training set of every arm of :data:`METHODS`.
 
@@ -70,9 +74,11 @@ def training_sets(
         project: embeddings (N, D) to the same without the directions that the model does not generate.
         n_per_class: synthetic cells a class; 0 for natural counts in the synthetic-only arms and for filling up to the
             largest class (as SMOTE does) in the others.
+        multiple: of the natural counts, synthetic cells for each real one in the synthetic-only arms.
     """
     counts = dict(zip(*np.unique(y, return_counts=True), strict=True))
-    alone, added = synthetic_labels(y, n_per_class), synthetic_labels(y, n_per_class, top_up=True)
+    alone = synthetic_labels(y, n_per_class, multiple=multiple)
+    added = synthetic_labels(y, n_per_class, top_up=True)
     totals = {name: int(count + (added == name).sum()) for name, count in counts.items()}
 
     def gaussian(labels: np.ndarray) -> np.ndarray:

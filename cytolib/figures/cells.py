@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from cytolib.data.images import load_image
-from cytolib.figures.style import WIDTH, in_order, readable
+from cytolib.figures.style import WIDTH, in_order, readable, subplots
 
 Image = NDArray[np.uint8]
 
@@ -33,7 +33,7 @@ def _strip(images: Sequence[Image], n_columns: int, size: int, gap: int = 2) -> 
 def contact_sheet(cells: pd.DataFrame, root: Path, *, n_each: int = 4, seed: int = 0, size: int = 96) -> Figure:
     """Random cells: a row a class, a block of ``n_each`` columns a domain, so that stains and scanners compare."""
     labels, domains = in_order(cells["label"]), sorted(cells["domain"].unique())
-    fig, axes = plt.subplots(
+    fig, axes = subplots(
         len(labels),
         len(domains),
         figsize=(WIDTH * 1.25, WIDTH * 1.25 * len(labels) / (n_each * len(domains) + 1.5)),
@@ -72,9 +72,7 @@ def cell_rows(
     n_columns = max(len(images) for _, images in rows)
     side = WIDTH * 1.15 / (n_columns + 1.6)  # inches a picture; the rest of the width is for the rows' names
     height = side * (1.06 if captions is None else 1.26)
-    fig, axes = plt.subplots(
-        len(rows), n_columns, figsize=(WIDTH * 1.15, height * len(rows) + 0.3), squeeze=False, layout="none"
-    )
+    fig, axes = plt.subplots(len(rows), n_columns, figsize=(WIDTH * 1.15, height * len(rows) + 0.3), squeeze=False)
     top = 1 - 0.3 / (height * len(rows) + 0.3)
     fig.subplots_adjust(
         left=1.6 / (n_columns + 1.6), right=1, bottom=0.01, top=top, wspace=0.04, hspace=height / side - 1

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from cytolib.figures.style import WIDTH, class_colour, domain_colours, in_order, readable
+from cytolib.figures.style import WIDTH, class_colour, domain_colours, in_order, readable, subplots
 
 
 def class_counts(counts: pd.DataFrame) -> Figure:
@@ -25,7 +25,7 @@ def class_counts(counts: pd.DataFrame) -> Figure:
     table = table.loc[table.sum(axis=1).sort_values(ascending=False).index]
     total = table.sum(axis=1)
     colours = domain_colours(table.columns)
-    fig, ax = plt.subplots(figsize=(WIDTH, 0.34 * len(table) + 0.9))
+    fig, ax = subplots(figsize=(WIDTH, 0.34 * len(table) + 0.9))
     left = np.zeros(len(table))
     for domain in sorted(table.columns):
         ax.barh(range(len(table)), table[domain], left=left, color=colours[domain], label=readable(domain))
@@ -60,7 +60,7 @@ def embedding_map(points: pd.DataFrame) -> Figure:
     Args:
         points: columns ``x``, ``y`` (no unit), ``label``, ``domain``, one row a cell.
     """
-    fig, axes = plt.subplots(1, 2, figsize=(WIDTH, WIDTH * 0.58))
+    fig, axes = subplots(1, 2, figsize=(WIDTH, WIDTH * 0.58))
     _scatter(axes[0], points, {name: class_colour(name) for name in in_order(points["label"])}, "label")
     _scatter(axes[1], points, domain_colours(points["domain"]), "domain")
     axes[0].set_title(f"by class ({len(points):,} cells)")
@@ -90,7 +90,7 @@ def map_images(points: pd.DataFrame, images: Sequence[np.ndarray], *, side: floa
         images: uint8 (H, W, 3) each.
         side: an image's side as a fraction of the map's longer extent.
     """
-    fig, ax = plt.subplots(figsize=(WIDTH * 1.1, WIDTH * 0.85))
+    fig, ax = subplots(figsize=(WIDTH * 1.1, WIDTH * 0.85))
     x, y = points["x"].to_numpy(float), points["y"].to_numpy(float)
     half = 0.47 * side * max(np.ptp(x), np.ptp(y))
     for centre_x, centre_y, label, image in zip(x, y, points["label"], images, strict=True):
@@ -118,7 +118,7 @@ def feature_boxes(features: pd.DataFrame, labels: ArrayLike) -> Figure:
     order = in_order(classes)
     n_columns = 3
     n_rows = -(-features.shape[1] // n_columns)
-    fig, axes = plt.subplots(n_rows, n_columns, figsize=(WIDTH * 1.15, 1.9 * n_rows + 0.4), sharey=True, squeeze=False)
+    fig, axes = subplots(n_rows, n_columns, figsize=(WIDTH * 1.15, 1.9 * n_rows + 0.4), sharey=True, squeeze=False)
     for ax, column in zip(axes.flat, features.columns, strict=False):
         values = [features.loc[classes == name, column].to_numpy() for name in order]
         boxes = ax.boxplot(
@@ -141,7 +141,7 @@ def confusion(true: ArrayLike, predicted: ArrayLike, title: str = "") -> Figure:
     labels = in_order([*true, *predicted])
     counts = pd.crosstab(true, predicted).reindex(index=labels, columns=labels, fill_value=0)
     rates = counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
-    fig, ax = plt.subplots(figsize=(WIDTH * 0.75, WIDTH * 0.58))
+    fig, ax = subplots(figsize=(WIDTH * 0.75, WIDTH * 0.58))
     written = rates.map(lambda value: f"{value:.2f}" if value >= 0.005 else "")
     sns.heatmap(rates, annot=written, fmt="", cmap="Blues", vmin=0, vmax=1, ax=ax, cbar=False, linewidths=0.5)
     ax.set_xticklabels([readable(name) for name in labels], rotation=35, ha="right")
@@ -158,7 +158,7 @@ def forest(summary: pd.DataFrame, *, metric: str, reference: str | None = None) 
         metric: what ``value`` is, for the axis.
         reference: the method whose value the dashed line marks.
     """
-    fig, ax = plt.subplots(figsize=(WIDTH, 0.32 * len(summary) + 0.9))
+    fig, ax = subplots(figsize=(WIDTH, 0.32 * len(summary) + 0.9))
     rows = np.arange(len(summary))
     values = summary[["value", "low", "high"]].to_numpy(float)
     colours = [_arm_colour(name) for name in summary["method"]]
@@ -189,7 +189,7 @@ def recall_heatmap(recalls: pd.DataFrame) -> Figure:
     """
     labels = in_order(recalls.columns)
     table = recalls[labels]
-    fig, ax = plt.subplots(figsize=(WIDTH, 0.34 * len(table) + 1.0))
+    fig, ax = subplots(figsize=(WIDTH, 0.34 * len(table) + 1.0))
     sns.heatmap(table, annot=True, fmt=".2f", cmap="viridis", vmin=0.5, vmax=1, ax=ax, cbar=False, linewidths=0.5,
                 annot_kws={"size": 8})  # fmt: skip
     ax.set_yticklabels([readable(name) for name in table.index], rotation=0)

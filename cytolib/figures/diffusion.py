@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from cytolib.figures.style import REAL, SYNTHETIC, WIDTH, class_colour, in_order, metric_title, readable
+from cytolib.figures.style import REAL, SYNTHETIC, WIDTH, class_colour, in_order, metric_title, readable, subplots
 
 
 def noise_levels(sigmas: ArrayLike, training_sigmas: ArrayLike) -> Figure:
@@ -19,7 +19,7 @@ def noise_levels(sigmas: ArrayLike, training_sigmas: ArrayLike) -> Figure:
         training_sigmas: noise levels drawn as training draws them.
     """
     sigmas, training = np.asarray(sigmas, float), np.asarray(training_sigmas, float)
-    fig, ax = plt.subplots(figsize=(WIDTH, 2.2))
+    fig, ax = subplots(figsize=(WIDTH, 2.2))
     bins = list(np.geomspace(training.min(), training.max(), 60))
     ax.hist(training, bins=bins, color="0.75", label="training draws")
     top = ax.get_ylim()[1]
@@ -37,7 +37,7 @@ def noising(vector: ArrayLike, sigmas: ArrayLike, *, seed: int = 0, n_features: 
     values = np.asarray(vector, float)[:n_features]
     noise = np.random.default_rng(seed).standard_normal(len(values))
     levels = np.asarray(sigmas, float)
-    fig, ax = plt.subplots(figsize=(WIDTH, 0.32 * len(levels) + 0.8))
+    fig, ax = subplots(figsize=(WIDTH, 0.32 * len(levels) + 0.8))
     rows = np.stack([(values + sigma * noise) / np.sqrt(1 + sigma**2) for sigma in levels])
     ax.imshow(rows, aspect="auto", cmap="RdBu_r", vmin=-2.5, vmax=2.5)
     ax.set_yticks(range(len(levels)), [f"{sigma:g}" for sigma in levels])
@@ -52,7 +52,7 @@ def training_curves(history: pd.DataFrame) -> Figure:
     Args:
         history: columns ``step``, ``loss``, ``validation_loss`` (EDM-weighted squared error; null between evaluations).
     """
-    fig, ax = plt.subplots(figsize=(WIDTH * 0.8, 2.6))
+    fig, ax = subplots(figsize=(WIDTH * 0.8, 2.6))
     smooth = history["loss"].ewm(halflife=max(1, len(history) // 60)).mean()
     ax.plot(history["step"], smooth, color="0.6", lw=1.2, label="training cells (smoothed)")
     validation = history.dropna(subset=["validation_loss"])
@@ -70,7 +70,7 @@ def denoising_error(errors: pd.DataFrame) -> Figure:
     Args:
         errors: columns ``sigma``, ``label``, ``error`` (mean squared error a feature; the data's variance is 1).
     """
-    fig, ax = plt.subplots(figsize=(WIDTH * 0.8, 2.9))
+    fig, ax = subplots(figsize=(WIDTH * 0.8, 2.9))
     for label in in_order(errors["label"]):
         line = errors[errors["label"] == label].sort_values("sigma")
         ax.plot(line["sigma"], line["error"], "o-", ms=3, color=class_colour(label), label=readable(label))
@@ -90,7 +90,7 @@ def denoising_path(
         real: (n_cells, 2) positions of real cells in the same plane.
         real_labels: their classes.
     """
-    fig, ax = plt.subplots(figsize=(WIDTH * 0.8, WIDTH * 0.55))
+    fig, ax = subplots(figsize=(WIDTH * 0.8, WIDTH * 0.55))
     classes = np.asarray(real_labels)
     for label in in_order(classes):
         here = classes == label
@@ -121,7 +121,7 @@ def fidelity(table: pd.DataFrame) -> Figure:
     metrics = list(dict.fromkeys(table["metric"]))
     n_columns = min(len(metrics), 4 if len(metrics) != 6 else 3)
     n_rows = -(-len(metrics) // n_columns)
-    fig, axes = plt.subplots(n_rows, n_columns, figsize=(WIDTH * 0.28 * n_columns, 2.2 * n_rows), squeeze=False)
+    fig, axes = subplots(n_rows, n_columns, figsize=(WIDTH * 0.28 * n_columns, 2.2 * n_rows), squeeze=False)
     methods = list(dict.fromkeys(table["method"]))
     names = [readable(m).replace("class gaussian", "Gaussian").replace("gaussian", "Gaussian") for m in methods]
     for ax, metric in zip(axes.flat, metrics, strict=False):
@@ -143,7 +143,7 @@ def side_by_side(places: list[NDArray[np.floating]], labels: list[NDArray[np.str
     Args:
         places: (n_cells, 2) positions for each panel. labels: the classes of each panel's cells. titles: of the panels.
     """
-    fig, axes = plt.subplots(1, len(places), figsize=(WIDTH * 1.1, WIDTH * 0.55), sharex=True, sharey=True)
+    fig, axes = subplots(1, len(places), figsize=(WIDTH * 1.1, WIDTH * 0.55), sharex=True, sharey=True)
     for ax, xy, classes, title in zip(axes, places, labels, titles, strict=True):
         order = np.random.default_rng(0).permutation(len(xy))
         colours = [class_colour(name) for name in classes[order]]
@@ -162,7 +162,7 @@ def side_by_side(places: list[NDArray[np.floating]], labels: list[NDArray[np.str
 
 def two_clouds(real: NDArray[np.floating], synthetic: NDArray[np.floating], axes_names: list[str]) -> Figure:
     """Real and synthetic cells of one class in the plane of two features; (n, 2) each, in the features' own units."""
-    fig, ax = plt.subplots(figsize=(WIDTH * 0.6, WIDTH * 0.42))
+    fig, ax = subplots(figsize=(WIDTH * 0.6, WIDTH * 0.42))
     ax.scatter(
         real[:, 0], real[:, 1], color=REAL, marker="o", alpha=0.7, linewidths=0, label=f"real (n = {len(real):,})"
     )
@@ -181,7 +181,7 @@ def two_clouds(real: NDArray[np.floating], synthetic: NDArray[np.floating], axes
 
 def marginals(real: pd.DataFrame, synthetic: pd.DataFrame, columns: list[str]) -> Figure:
     """Distributions of single features, real and synthetic, a panel a feature; both frames hold ``columns``."""
-    fig, axes = plt.subplots(2, (len(columns) + 1) // 2, figsize=(WIDTH * 1.1, 3.2), squeeze=False)
+    fig, axes = subplots(2, (len(columns) + 1) // 2, figsize=(WIDTH * 1.1, 3.2), squeeze=False)
     for ax, column in zip(axes.flat, columns, strict=False):
         low, high = np.percentile(real[column], [0.5, 99.5])
         bins = list(np.linspace(low, high, 40))
@@ -190,5 +190,5 @@ def marginals(real: pd.DataFrame, synthetic: pd.DataFrame, columns: list[str]) -
         ax.set(yticks=[], title="")
         ax.set_xlabel(readable(column), fontsize="x-small")
         ax.tick_params(labelsize="x-small")
-    axes.flat[0].legend(fontsize="x-small")
+    fig.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, fontsize="x-small")
     return fig

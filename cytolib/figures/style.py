@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import matplotlib.pyplot as plt
 import seaborn as sns
+from matplotlib.figure import Figure
 
 from cytolib.data.taxonomy import CLASSES
 
@@ -30,7 +32,6 @@ def style() -> None:
             "figure.dpi": 100,
             "savefig.dpi": 150,
             "savefig.bbox": "tight",
-            "figure.constrained_layout.use": True,
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.titlesize": "medium",
@@ -41,6 +42,14 @@ def style() -> None:
             "svg.hashsalt": "cytolib",
         }
     )
+
+
+def subplots(n_rows: int = 1, n_columns: int = 1, **options: Any) -> tuple[Figure, Any]:
+    """``plt.subplots`` with constrained layout.
+
+    Not as a setting for all figures: saving a figure without layout would then lay it out (matplotlib 3.11).
+    """
+    return plt.subplots(n_rows, n_columns, layout="constrained", **options)
 
 
 def class_colour(label: str) -> str:

@@ -101,7 +101,8 @@ def key_results(results: pd.DataFrame) -> pd.DataFrame:
     for (split, domain), part in probe[probe["split"] != "val"].groupby(["split", "domain"], sort=False):
         cells = "test cells" if split == "test" else f"held-out cells of {domain}"
         add(f"logistic regression on real cells, {cells}: balanced accuracy", part, "balanced_accuracy", "01_embed")
-    arms = results[(results["experiment"] == ARMS) & (results["seed"] == -1) & (results["split"] == "test")]
+    overall = results[(results["experiment"] == ARMS) & (results["seed"] == -1)]
+    arms = overall[overall["split"] == "test"]
     for method, words in (
         ("diffusion_only", "trained on diffusion cells only"),
         ("gaussian_only", "trained on class Gaussian only"),
@@ -111,6 +112,11 @@ def key_results(results: pd.DataFrame) -> pd.DataFrame:
         part = arms[arms["method"] == method]
         difference = f"balanced_accuracy_minus_{BASELINE}"
         add(f"{words}: balanced accuracy minus that of real cells", part, difference, "04_sweep")
+    held_out = overall[overall["split"] == "held_out"]
+    for (domain, method), part in held_out.groupby(["domain", "method"], sort=False):
+        if method in ("diffusion_only", "real_projected"):
+            words = f"{readable(method)}, held-out cells of {domain}: balanced accuracy minus that of real cells"
+            add(words, part, f"balanced_accuracy_minus_{BASELINE}", "04_sweep")
     add("diffusion cells: distance to closest record ratio (1 is new, 0 is copies)",
         arms[arms["method"] == "diffusion_only"], "dcr_ratio", "04_sweep")  # fmt: skip
     for method, words in (("diffusion_only", "diffusion cells"), ("real_floor", "real cells, the floor")):

@@ -48,8 +48,16 @@ def times() -> str:
     rows += [
         "",
         f"The pipeline runs one script stage besides, `04_sweep` ({sweep}): the arms of notebook 04 over five seeds.",
+        f"Together: {'; '.join(_together(run, name) for run, name in RUNS.items())}.",
     ]
     return "\n".join(rows)
+
+
+def _together(run: str, name: str) -> str:
+    stages = json.loads((REFERENCE / run / "run.json").read_text())["stages"].values()
+    minutes = sum(stage["wall_seconds"] for stage in stages) / 60
+    memory = max(stage["peak_memory_bytes"] for stage in stages) / 1e9
+    return f"{name} {minutes:.0f} min, at most {memory:.1f} GB of memory for a stage"
 
 
 def results() -> str:

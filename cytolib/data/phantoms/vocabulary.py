@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-CLASSES: tuple[str, ...] = (
-    "neutrophil",
-    "eosinophil",
-    "basophil",
-    "lymphocyte",
-    "monocyte",
-    "immature_granulocyte",
-    "erythroblast",
-    "platelet",
-)
+from cytolib.data import taxonomy
+
 HELD_OUT = "blast"
+CLASSES: tuple[str, ...] = tuple(name for name in taxonomy.CLASSES if name != HELD_OUT)
 DOMAINS: tuple[str, ...] = ("site_a", "site_b", "site_c")
 
 #: Side of the square field around a cell, in micrometres, at a site of scale 1 (the field of the PBC images).

@@ -128,9 +128,7 @@ def _data(options: argparse.Namespace) -> int:
     from cytolib.data.registry import DATA_SETS
 
     print(f"{'phantoms':<12} {'any':>8}  {'ours':<12} drawn by the project: needs nothing (the default)")
-    print(
-        f"{'folder:NAME':<12} {'any':>8}  {'yours':<12} a folder of class folders, NAME/<class>/<image>, in the data root"
-    )
+    print(f"{'folder:NAME':<12} {'any':>8}  {'yours':<12} your class folders, NAME/<class>/<image>, in the data root")
     for card in DATA_SETS.values():
         print(f"{card.name:<12} {card.n_cells:>8,}  {card.licence:<12} {card.title}")
         print(f"{'':<24}{card.source}; {card.layout}")

@@ -113,9 +113,9 @@ def key_results(results: pd.DataFrame) -> pd.DataFrame:
         difference = f"balanced_accuracy_minus_{BASELINE}"
         add(f"{words}: balanced accuracy minus that of real cells", part, difference, "04_sweep")
     held_out = overall[overall["split"] == "held_out"]
-    for (domain, method), part in held_out.groupby(["domain", "method"], sort=False):
-        if method in ("diffusion_only", "real_projected"):
-            words = f"{readable(method)}, held-out cells of {domain}: balanced accuracy minus that of real cells"
+    for (site, arm), part in held_out.groupby(["domain", "method"], sort=False):
+        if arm in ("diffusion_only", "real_projected"):
+            words = f"{readable(str(arm))}, held-out cells of {site}: balanced accuracy minus that of real cells"
             add(words, part, f"balanced_accuracy_minus_{BASELINE}", "04_sweep")
     add("diffusion cells: distance to closest record ratio (1 is new, 0 is copies)",
         arms[arms["method"] == "diffusion_only"], "dcr_ratio", "04_sweep")  # fmt: skip

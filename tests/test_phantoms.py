@@ -20,6 +20,7 @@ from sklearn.preprocessing import StandardScaler
 
 from cytolib.data import phantoms
 from cytolib.data.phantoms import CLASSES, DOMAINS, HELD_OUT, draw_cell, plan, write_phantoms
+from cytolib.data.phantoms.vocabulary import cell_type
 from cytolib.run import sha256
 
 EVERY_CLASS = (*CLASSES, HELD_OUT)
@@ -205,7 +206,10 @@ def test_written_folder_is_what_its_table_says(tmp_path: Path) -> None:
     again = write_phantoms(tmp_path / "b", 12, seed=1, size=64, n_held_out=2, progress=False)
     pd.testing.assert_frame_equal(table, again)
     assert sha256(tmp_path / "a") == sha256(tmp_path / "b")
-    assert list(table) == ["cell_id", "path", "label", "source_label", "domain", "dataset", "group", "split"]
+    assert list(table) == [
+        *("cell_id", "path", "label", "cell_type", "source_label", "domain"),
+        *("dataset", "group", "split", "um_per_px", "mask"),
+    ]
     assert len(table) == 14 and set(table["split"]) == {""} and set(table["dataset"]) == {"phantoms"}
     assert table["group"].isna().all() and table["cell_id"].is_unique
     planned = plan(12, 1, n_held_out=2)
@@ -217,8 +221,27 @@ def test_written_folder_is_what_its_table_says(tmp_path: Path) -> None:
         assert table["path"][k] == f"images/{row.label}/{k:06d}.png" and sha256(file) == table["cell_id"][k]
         cell = draw_cell(row.label, row.domain, row.cell_seed, 64)
         assert (np.asarray(Image.open(file)) == cell.image).all()
-        mask = np.asarray(Image.open(tmp_path / "a" / "masks" / f"{k:06d}.png"))
+        mask = np.asarray(Image.open(tmp_path / "a" / table["mask"][k]))
+        assert table["um_per_px"][k] == cell.factors["um_per_px"]
+        assert table["source_label"][k] == cell.factors["subtype"]
+        assert table["cell_type"][k] == cell_type(row.label, str(cell.factors["subtype"]))
         assert ((mask == 2) == cell.nucleus).all() and ((mask == 1) == cell.cytoplasm).all()
+
+
+def test_every_drawn_subtype_has_a_harmonised_name() -> None:
+    from cytolib.data.taxonomy import CELL_TYPES
+
+    drawn = {
+        (label, str(draw_cell(label, "site_a", k, 64).factors["subtype"])) for label in EVERY_CLASS for k in range(60)
+    }
+    named = {pair: cell_type(*pair) for pair in drawn}
+    assert set(named.values()) <= set(CELL_TYPES)
+    assert named["neutrophil", "band"] == "neutrophil_band" and named["blast", "blast"] == "blast"
+    finer = {label: {name for (cls, _), name in named.items() if cls == label} for label in EVERY_CLASS}
+    assert finer["neutrophil"] == {"neutrophil_band", "neutrophil_segmented"}
+    assert finer["immature_granulocyte"] == {"promyelocyte", "myelocyte", "metamyelocyte"}
+    assert len(finer["erythroblast"]) == 3 and all(name.endswith("_erythroblast") for name in finer["erythroblast"])
+    assert all(finer[label] == {label} for label in ("eosinophil", "basophil", "lymphocyte", "monocyte", "platelet"))
 
 
 def test_fast_enough_to_be_drawn_anew_in_every_run() -> None:

@@ -23,6 +23,8 @@ class Granules:
     density: float  # share of the area that they cover
     stain: tuple[float, float, float, float]
     over_nucleus: float = 0.0  # strength on top of the nucleus, 0..1
+    next_wavelength_um: float = 0.0  # on a path between two cells: the wavelength at its end ...
+    next_share: float = 0.0  # ... and how far along the path this cell lies, 0..1
 
 
 @dataclass
@@ -45,6 +47,8 @@ class Anatomy:
     nucleoli: np.ndarray = field(default_factory=lambda: np.zeros((0, 3)))  # x, y, radius
     vacuoles: np.ndarray = field(default_factory=lambda: np.zeros((0, 3)))
     subtype: str = ""
+    chromatin_next_um: float = 0.0  # on a path between two cells: the wavelength at its end ...
+    next_share: float = 0.0  # ... and how far along the path this cell lies, 0..1
 
 
 def around(rng: np.random.Generator, mean: float, sd: float, low: float, high: float) -> float:

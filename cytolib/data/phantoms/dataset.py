@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +13,14 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from cytolib.data.phantoms.cell import PhantomCell, draw_cell
+from cytolib.data.phantoms.morph import OVERLAP, draw_ambiguous, morph
 from cytolib.data.phantoms.vocabulary import (
     CLASS_WEIGHTS,
     CLASSES,
     DOMAIN_WEIGHTS,
     DOMAINS,
     HELD_OUT,
+    cell_type,
     check_count,
     check_size,
 )
@@ -80,34 +82,74 @@ def write_phantoms(
     """Draw `plan(n_cells, seed, n_held_out)` into a folder and return its cell table (split is "": not yet split).
 
     Files: images/<label>/<k>.png (size, size, 3); masks/<k>.png (0 background, 1 cytoplasm, 2 nucleus); factors.parquet
-    (cell_id and the numbers that made each cell), written last. `path` in the table is relative to `folder`; `cell_id`
-    is the sha256 of the PNG bytes. Same arguments and library versions, same bytes. The folder is complete only when
-    the call returns: write into one that is renamed afterwards. Raises ValueError or TypeError for bad arguments.
+    (cell_id and the numbers that made each cell), written last. `path` and `mask` in the table are relative to
+    `folder`; `cell_id` is the sha256 of the PNG bytes; `source_label` is the subtype as drawn, `cell_type` its
+    harmonised name. Same arguments and library versions, same bytes. The folder is complete only when the call returns:
+    write into one that is renamed afterwards. Raises ValueError or TypeError for bad arguments.
     """
     check_size(size)
     wanted = plan(n_cells, seed, n_held_out)
-    folder = Path(folder)
-    for sub in ["masks", *(f"images/{label}" for label in sorted(set(wanted["label"])))]:
-        (folder / sub).mkdir(parents=True, exist_ok=True)
-    cells: list[dict[str, object]] = []
-    factors: list[dict[str, object]] = []
     rows = zip(wanted["label"], wanted["domain"], wanted["cell_seed"], strict=True)
-    for k, (label, domain, cell_seed) in enumerate(
-        tqdm(rows, total=len(wanted), desc="phantoms", unit="cell", disable=not progress)
-    ):
-        cell = draw_cell(label, domain, int(cell_seed), size)
-        png = _png(cell.image)
+    cells = (draw_cell(label, domain, int(cell_seed), size) for label, domain, cell_seed in rows)
+    return _write(Path(folder), cells, list(wanted["label"]), progress)
+
+
+def write_ambiguous(
+    folder: Path | str,
+    first: str,
+    second: str,
+    n: int,
+    seed: int,
+    overlap: float = OVERLAP,
+    prior: float = 0.5,
+    domain: str | None = None,
+    size: int = 96,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Draw `draw_ambiguous(first, second, n, seed, ...)` into a folder and return its cell table, as `write_phantoms`.
+
+    The label is the class that the model drew, which need not be the likelier one; factors.parquet also holds first,
+    second, t and posterior, the exact probability of `second`. `cell_type` is the label: no subtype lies between two.
+    Raises ValueError or TypeError for bad arguments.
+    """
+    check_size(size)
+    wanted = draw_ambiguous(first, second, n, seed, overlap, prior, domain)
+
+    def cells() -> Iterable[PhantomCell]:
+        for row in wanted.to_dict("records"):
+            cell = morph(first, second, row["t"], row["domain"], int(row["cell_seed"]), size)
+            cell.factors |= {"label": row["label"], "posterior": row["posterior"]}
+            yield cell
+
+    return _write(Path(folder), cells(), list(wanted["label"]), progress)
+
+
+def _write(folder: Path, cells: Iterable[PhantomCell], labels: list[str], progress: bool) -> pd.DataFrame:
+    """Write the cells, whose labels are known beforehand, and return their table."""
+    for sub in ["masks", *(f"images/{label}" for label in sorted(set(labels)))]:
+        (folder / sub).mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, object]] = []
+    factors: list[dict[str, object]] = []
+    for k, cell in enumerate(tqdm(cells, total=len(labels), desc="phantoms", unit="cell", disable=not progress)):
+        label, subtype = labels[k], str(cell.factors["subtype"])
+        png, path, mask = _png(cell.image), f"images/{label}/{k:06d}.png", f"masks/{k:06d}.png"
         cell_id = hashlib.sha256(png).hexdigest()
-        path = f"images/{label}/{k:06d}.png"
         (folder / path).write_bytes(png)
-        (folder / f"masks/{k:06d}.png").write_bytes(_png(_mask(cell)))
-        cells.append({"cell_id": cell_id, "path": path, "label": label, "domain": domain})
+        (folder / mask).write_bytes(_png(_mask(cell)))
+        named = {"cell_type": cell_type(label, subtype), "source_label": subtype or label}
+        placed = {"domain": cell.factors["domain"], "um_per_px": cell.factors["um_per_px"], "mask": mask}
+        rows.append({"cell_id": cell_id, "path": path, "label": label, **named, **placed})
         factors.append({"cell_id": cell_id, **cell.factors})
     with atomic_path(folder / "factors.parquet") as temporary:
         pd.DataFrame(factors).to_parquet(temporary, index=False)
-    table = pd.DataFrame(cells, columns=["cell_id", "path", "label", "domain"], dtype="str")
-    table.insert(3, "source_label", table["label"])
-    return table.assign(dataset="phantoms", group=pd.Series([None] * len(table), dtype="str"), split="")
+    table = pd.DataFrame({name: pd.Series([row[name] for row in rows], dtype="str") for name in _WORDS})
+    table = table.assign(dataset="phantoms", group=pd.Series([None] * len(table), dtype="str"), split="")
+    table["um_per_px"] = np.array([row["um_per_px"] for row in rows], np.float64)
+    table["mask"] = pd.Series([row["mask"] for row in rows], dtype="str")
+    return table
+
+
+_WORDS = ("cell_id", "path", "label", "cell_type", "source_label", "domain")
 
 
 def _shares(

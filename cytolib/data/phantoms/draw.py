@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from cytolib.data.phantoms.anatomy import Anatomy, Granules
-from cytolib.data.phantoms.noise import texture
+from cytolib.data.phantoms.noise import crossfade, texture
 from cytolib.data.phantoms.shapes import capsule_distance, cover, disc_distance, outline_distance
 
 #: Cytoplasm that always remains around a nucleus, in micrometres: a lobe that would leave the cell pushes it out.
@@ -48,7 +48,8 @@ class Canvas:
 
 def granule_cover(rng: np.random.Generator, kind: Granules, shape: tuple[int, int], um_per_px: float) -> np.ndarray:
     """Cover (h, w) of granules, 0..1: the part of band-pass noise above the quantile that leaves `density`."""
-    noise = texture(rng, *shape, kind.wavelength_um / um_per_px)
+    first, second = kind.wavelength_um / um_per_px, kind.next_wavelength_um / um_per_px
+    noise = crossfade(rng, *shape, first, second, kind.next_share)
     share = noise * np.float32(1.5)
     share -= np.float32(1.5 * ndtri(1 - kind.density) - 0.5)
     return np.clip(share, 0, 1, out=share)
@@ -61,9 +62,27 @@ def paint_cell(
 
     Both masks are (side, side) bool of the whole canvas, true where at least half a pixel is covered.
     """
+    inside = np.zeros((2, *canvas.stains.shape[1:]), bool)
+    window, body, nucleus = paint_cell_within(canvas, cell, x0, y0, rng, cell_reach(cell))
+    inside[0, *window], inside[1, *window] = body, nucleus
+    return inside[0], inside[1]
+
+
+def cell_reach(cell: Anatomy) -> float:
+    """Half the side, in micrometres, of a square that holds all of a cell."""
+    nucleus = np.abs(cell.segments).sum(1).max() * 0.75 if len(cell.segments) else 0
+    return float(max(cell.outline.max(), nucleus)) + 1
+
+
+def paint_cell_within(
+    canvas: Canvas, cell: Anatomy, x0: float, y0: float, rng: np.random.Generator, reach_um: float
+) -> tuple[tuple[slice, slice], np.ndarray, np.ndarray]:
+    """Paint a cell in the window of `reach_um` around it; returns (rows, columns), masks of cell and nucleus there.
+
+    Textures are cut to the size of the window: the same reach, the same texture.
+    """
     scale = canvas.um_per_px
-    reach = float(max(cell.outline.max(), np.abs(cell.segments).sum(1).max() * 0.75 if len(cell.segments) else 0)) + 1
-    rows, columns = canvas.window(x0, y0, reach)
+    rows, columns = canvas.window(x0, y0, reach_um)
     x, y = canvas.axis(columns, x0), canvas.axis(rows, y0)[:, None]
     shape = (y.shape[0], x.shape[0])
     wobble = texture(rng, *shape, 4.0 / canvas.um_per_px)
@@ -94,10 +113,7 @@ def paint_cell(
     under = canvas.stains[:, rows, columns]
     under *= 1 - body
     under += layer
-    inside = np.zeros((2, *canvas.stains.shape[1:]), bool)
-    inside[0, rows, columns] = body >= 0.5
-    inside[1, rows, columns] = np.minimum(body, nucleus) >= 0.5
-    return inside[0], inside[1]
+    return (rows, columns), body >= 0.5, np.minimum(body, nucleus) >= 0.5
 
 
 def _cytoplasm(
@@ -134,8 +150,9 @@ def _chromatin(
 ) -> np.ndarray:
     """Azure-eosin concentration (h, w) in the nucleus: clumps, a darker border, paler nucleoli."""
     height, width = distance.shape
-    clumps = texture(rng, height, width, cell.chromatin_wavelength_um / um_per_px)
-    fine = texture(rng, height, width, 0.5 * cell.chromatin_wavelength_um / um_per_px)
+    first, second = cell.chromatin_wavelength_um / um_per_px, cell.chromatin_next_um / um_per_px
+    clumps = crossfade(rng, height, width, first, second, cell.next_share)
+    fine = crossfade(rng, height, width, 0.5 * first, 0.5 * second, cell.next_share)
     amount = np.float32(cell.chromatin_coarseness) * (clumps + np.float32(0.5) * fine)
     amount += np.float32(1)
     # border: rises over the outer 0.6 um, where chromatin lies against the envelope

@@ -6,7 +6,7 @@ Optical density is linear in stain: OD_c = sum_s concentration_s * vector_s,c an
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -85,6 +85,42 @@ def random_exposure(site: Site, rng: np.random.Generator) -> Exposure:
     )
 
 
+@dataclass(frozen=True)
+class Conditions:
+    """What of stain and microscope to set instead of drawing it at random; None leaves the draw as it is.
+
+    The rest of the picture stays the same: one cell under one changed condition. Raises ValueError out of range.
+    """
+
+    defocus_um: float | None = None  # blur (standard deviation) on top of the site's own, 0 to MAX_DEFOCUS_UM
+    stain_strength: float | None = None  # all stains, 1 = usual at the site; 0 to 3
+    eosin_balance: float | None = None  # eosin relative to azure, 1 = usual; 0 to 3
+    noise: float | None = None  # sensor noise in grey levels, 0 to 64
+
+    def __post_init__(self) -> None:
+        limits = {"defocus_um": MAX_DEFOCUS_UM, "stain_strength": 3.0, "eosin_balance": 3.0, "noise": 64.0}
+        for name, highest in limits.items():
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= highest:
+                raise ValueError(f"{name} is {value}, expected 0 to {highest:g}; correct it or leave it out (None)")
+
+
+MAX_DEFOCUS_UM = 3.0
+
+
+def set_conditions(site: Site, shot: Exposure, conditions: Conditions) -> tuple[Site, Exposure]:
+    """Site and exposure with the given conditions in place of their own."""
+    if conditions.noise is not None:
+        site = replace(site, noise=conditions.noise)
+    if conditions.defocus_um is not None:
+        shot = replace(shot, focus_blur_um=site.blur_um + conditions.defocus_um)
+    if conditions.stain_strength is not None:
+        shot = replace(shot, stain_strength=site.strength * conditions.stain_strength)
+    if conditions.eosin_balance is not None:
+        shot = replace(shot, eosin_balance=conditions.eosin_balance)
+    return site, shot
+
+
 def kernel(sigma_px: float, sharpen: float) -> np.ndarray:
     """Half of a symmetric blur (r + 1,): a Gaussian minus `sharpen` of a 2.2 times wider one, sum over both sides 1."""
     radius = max(1, int(np.ceil(3 * sigma_px * (2.2 if sharpen else 1.0))))
@@ -119,11 +155,7 @@ def _vignette(size: int) -> np.ndarray:
 def expose(stains: np.ndarray, taps: np.ndarray, site: Site, shot: Exposure, rng: np.random.Generator) -> np.ndarray:
     """Image (size, size, 3) uint8 of stain maps (4, size + 2 r, size + 2 r): the blur uses up the margin r."""
     size = stains.shape[1] - 2 * (len(taps) - 1)
-    vectors = np.array([site.nuclear, site.azure, site.eosin, site.haemoglobin]) * shot.hue * shot.stain_strength
-    vectors[2] *= shot.eosin_balance
-    density = vectors.T.astype(np.float32) @ stains.reshape(4, -1)
-    light = np.exp(np.negative(density, out=density), out=density).reshape(3, *stains.shape[1:])
-    light = blur(light, taps)
+    light = blur(transmitted(stains, site, shot), taps)
     light *= shot.background.astype(np.float32)[:, None, None]
     if site.vignette:
         light *= 1 - np.float32(site.vignette) * _vignette(size)
@@ -131,5 +163,18 @@ def expose(stains: np.ndarray, taps: np.ndarray, site: Site, shot: Exposure, rng
     light += np.float32(0.7 * site.noise) * texture(rng, size, size, 3.0)
     for channel in light:
         channel += np.float32(0.6 * site.noise) * white(rng, size, size)
+    return to_pixels(light)
+
+
+def transmitted(stains: np.ndarray, site: Site, shot: Exposure) -> np.ndarray:
+    """Share of the light (3, H, W) that passes the stain maps (4, H, W): Beer-Lambert, before any blur."""
+    vectors = np.array([site.nuclear, site.azure, site.eosin, site.haemoglobin]) * shot.hue * shot.stain_strength
+    vectors[2] *= shot.eosin_balance
+    density = vectors.T.astype(np.float32) @ stains.reshape(4, -1)
+    return np.exp(np.negative(density, out=density), out=density).reshape(3, *stains.shape[1:])
+
+
+def to_pixels(light: np.ndarray) -> np.ndarray:
+    """Light (3, H, W) in grey levels as an image (H, W, 3) uint8; overwrites its argument."""
     np.rint(light, out=light)
     return np.clip(light, 0, 255).astype(np.uint8).transpose(1, 2, 0).copy()

@@ -24,6 +24,24 @@ CLASS_WEIGHTS: dict[str, float] = {
 }
 DOMAIN_WEIGHTS: dict[str, float] = {"site_a": 0.55, "site_b": 0.30, "site_c": 0.15}
 
+#: Finest harmonised names of the subtypes that have one; every other cell is called by its class.
+_FINER: dict[tuple[str, str], str] = {
+    ("neutrophil", "band"): "neutrophil_band",
+    ("neutrophil", "segmented"): "neutrophil_segmented",
+    ("immature_granulocyte", "promyelocyte"): "promyelocyte",
+    ("immature_granulocyte", "myelocyte"): "myelocyte",
+    ("immature_granulocyte", "metamyelocyte"): "metamyelocyte",
+    ("erythroblast", "basophilic"): "basophilic_erythroblast",
+    ("erythroblast", "polychromatic"): "polychromatic_erythroblast",
+    ("erythroblast", "orthochromatic"): "orthochromatic_erythroblast",
+}
+
+
+def cell_type(label: str, subtype: str) -> str:
+    """The finest harmonised name (one of taxonomy.CELL_TYPES) of a drawn cell."""
+    return _FINER.get((label, subtype), label)
+
+
 MIN_SIZE, MAX_SIZE = 64, 256
 
 

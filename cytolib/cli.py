@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,8 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     figures.add_argument("--out", type=Path, default=None, help="folder (default: figures/ in the run's folder)")
 
     data = commands.add_parser("data", parents=[common], help="the image sets this project knows")
-    data.set_defaults(do=_data)
-    data.add_argument("action", choices=["list"])
+    _add_data_commands(data, common)
 
     publish = commands.add_parser("publish", parents=[common], help="copy a finished run to papermill_runs/reference")
     publish.set_defaults(do=_publish)
@@ -71,6 +72,29 @@ def _parser() -> argparse.ArgumentParser:
     stage.add_argument("--plan", type=Path, required=True)
     stage.add_argument("--threads", type=int, default=None)
     return parser
+
+
+def _add_data_commands(data: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
+    actions = data.add_subparsers(required=True, metavar="ACTION")
+    where = argparse.ArgumentParser(add_help=False)
+    where.add_argument(
+        "--root", "--to", dest="root", metavar="DIR", help="data root (default: CYTOLIB_DATA, else data/)"
+    )
+
+    show = actions.add_parser("list", parents=[common, where], help="all data sets, and which of them are here")
+    show.set_defaults(do=_data_list)
+    show.add_argument("--json", action="store_true", help="everything the cards say, as JSON")
+
+    get = actions.add_parser("get", parents=[common, where], help="fetch a data set, or say how to get it by hand")
+    get.set_defaults(do=_data_get)
+    get.add_argument("name", metavar="NAME")
+
+    check = actions.add_parser(
+        "check", parents=[common, where], help="open every image and compare with what is published"
+    )
+    check.set_defaults(do=_data_check)
+    check.add_argument("name", metavar="NAME")
+    check.add_argument("--all", action="store_true", help="name every refused file and every duplicate")
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -124,15 +148,44 @@ def _figures(options: argparse.Namespace) -> int:
     return 0
 
 
-def _data(options: argparse.Namespace) -> int:
-    from cytolib.data.registry import DATA_SETS
+def _data_list(options: argparse.Namespace) -> int:
+    from cytolib.data.listing import list_lines, list_rows
 
-    print(f"{'phantoms':<12} {'any':>8}  {'ours':<12} drawn by the project: needs nothing (the default)")
-    print(f"{'folder:NAME':<12} {'any':>8}  {'yours':<12} your class folders, NAME/<class>/<image>, in the data root")
-    for card in DATA_SETS.values():
-        print(f"{card.name:<12} {card.n_cells:>8,}  {card.licence:<12} {card.title}")
-        print(f"{'':<24}{card.source}; {card.layout}")
+    root = _data_root(options)
+    print(json.dumps(list_rows(root), indent=1, ensure_ascii=False) if options.json else "\n".join(list_lines(root)))
     return 0
+
+
+def _data_get(options: argparse.Namespace) -> int:
+    from cytolib.data.download import get_data_set
+    from cytolib.data.listing import find_card
+
+    if options.name == "phantoms":
+        print("phantoms: nothing to get: notebook 00 draws them")
+        return 0
+    root = _data_root(options)
+    there = get_data_set(find_card(options.name), root, progress=sys.stderr.isatty())
+    if there and options.root is not None:
+        print(f"this data root is used after: export CYTOLIB_DATA={shlex.quote(str(root))}")
+    return 0 if there else 1
+
+
+def _data_check(options: argparse.Namespace) -> int:
+    from cytolib.data.check import check_data_set
+    from cytolib.data.listing import find_card
+
+    if options.name == "phantoms":
+        print("phantoms: nothing to check: notebook 00 draws them")
+        return 0
+    lines, fine = check_data_set(find_card(options.name), _data_root(options), show_all=options.all)
+    print("\n".join(lines))
+    return 0 if fine else 1
+
+
+def _data_root(options: argparse.Namespace) -> Path:
+    from cytolib.run.paths import data_root
+
+    return data_root() if options.root is None else Path(options.root).expanduser().resolve()
 
 
 def _publish(options: argparse.Namespace) -> int:

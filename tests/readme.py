@@ -1,16 +1,21 @@
-"""The README's measured blocks, made from the committed reference runs: `python -m tests.readme` writes them anew.
+"""The READMEs' made blocks: `python -m tests.readme` writes them anew.
 
-Between `<!-- NAME -->` and `<!-- /NAME -->`: `times` (of each stage) and `results` (key results of each run).
+Between `<!-- NAME -->` and `<!-- /NAME -->`. In README.md: `times` (of each stage) and `results` (key results of each
+run), from the committed reference runs. In data/README.md: `datasets`, from the registry.
 """
 
 import csv
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
+
+from cytolib.data.registry import DATA_SETS
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "papermill_runs" / "reference"
 README = ROOT / "README.md"
+DATA_README = ROOT / "data" / "README.md"
 RUNS = {"default": "phantoms", "pbc": "PBC"}
 QUESTIONS = {
     "00_data": (
@@ -74,16 +79,31 @@ def results() -> str:
     return "\n\n".join(parts)
 
 
-def filled(text: str) -> str:
-    """The README with its measured blocks as the reference runs have them."""
-    for block in (times, results):
+def datasets() -> str:
+    """Table of the registry: every data set, whose it is, how large its pixels are, and what to beware of."""
+    rows = ["| name | what | cells | licence | source | scale |", "|---|---|---|---|---|---|"]
+    for card in DATA_SETS.values():
+        cells = f"{card.n_cells:,}" if card.n_cells else ""
+        rows.append(f"| `{card.name}` | {card.title} | {cells} | {card.licence} | {card.source} | {card.scale} |")
+    rows += ["", "What to beware of:", ""]
+    rows += [f"- `{card.name}`: {'; '.join(card.caveats)}." for card in DATA_SETS.values() if card.caveats]
+    return "\n".join(rows)
+
+
+def filled(text: str, *blocks: Callable[[], str]) -> str:
+    """``text`` with its made blocks as they should be."""
+    for block in blocks:
         name = block.__name__
         pattern = re.compile(rf"<!-- {name} -->.*?<!-- /{name} -->", re.DOTALL)
         if not pattern.search(text):
-            raise ValueError(f"README.md has no block <!-- {name} --> ... <!-- /{name} -->")
+            raise ValueError(f"there is no block <!-- {name} --> ... <!-- /{name} -->")
         text = pattern.sub(lambda _, b=block, n=name: f"<!-- {n} -->\n{b()}\n<!-- /{n} -->", text)
     return text
 
 
+FILES: dict[Path, tuple[Callable[[], str], ...]] = {README: (times, results), DATA_README: (datasets,)}
+
+
 if __name__ == "__main__":
-    README.write_text(filled(README.read_text(encoding="utf-8")), encoding="utf-8")
+    for file, made in FILES.items():
+        file.write_text(filled(file.read_text(encoding="utf-8"), *made), encoding="utf-8")

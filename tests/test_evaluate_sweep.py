@@ -31,8 +31,9 @@ def toy(folder: Path) -> tuple[Path, Path]:
     ids = [hashlib.sha256(str(i).encode()).hexdigest() for i in range(600)]
     domain = np.where(splits == "held_out", "lilac", "main")
     cells = pd.DataFrame(
-        {"cell_id": ids, "path": [f"{i}.png" for i in range(600)], "label": labels, "source_label": labels,
-         "domain": domain, "dataset": "toy", "group": None, "split": splits}
+        {"cell_id": ids, "path": [f"{i}.png" for i in range(600)], "label": labels, "cell_type": labels,
+         "source_label": labels, "domain": domain, "dataset": "toy", "group": None, "split": splits,
+         "um_per_px": None, "mask": None}
     )  # fmt: skip
     write_cells(cells, folder / "cells.parquet")
     keys = ("encoder", "weights_sha256", "transform", "image_size", "dtype", "fingerprint")

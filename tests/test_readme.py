@@ -6,12 +6,13 @@ import csv
 import json
 import re
 
-from tests.readme import README, REFERENCE, ROOT, RUNS, filled
+from tests.readme import FILES, README, REFERENCE, ROOT, RUNS, filled
 
 
-def test_measured_blocks_are_those_of_the_reference_runs() -> None:
-    text = README.read_text(encoding="utf-8")
-    assert text == filled(text), "run `python -m tests.readme`"
+def test_made_blocks_are_those_of_the_reference_runs_and_the_registry() -> None:
+    for file, blocks in FILES.items():
+        text = file.read_text(encoding="utf-8")
+        assert text == filled(text, *blocks), "run `python -m tests.readme`"
 
 
 def test_links_and_make_targets_exist() -> None:

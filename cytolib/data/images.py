@@ -1,47 +1,156 @@
-"""Images of single cells: reading, cropping, hashing."""
+"""Images of single cells: reading, cropping in micrometres, masks, and the facts that identify an image."""
 
 from __future__ import annotations
 
 import hashlib
+import io
+import math
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 IMAGE_SUFFIXES: frozenset[str] = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"})
 MAX_PIXELS = 64_000_000  # a single cell is under a megapixel; more is a slide or a bomb
+MAX_BYTES = 256_000_000
+MIN_SIDE = 16  # pixels; BloodMNIST's smallest images have 28, and Chula holds one crop of 7 x 8
+HASH_SIDE = 16  # the perceptual hash has HASH_SIDE squared bits
+# What Pillow raises for damaged files of one format or another.
+_DAMAGED = (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
 
-def load_image(path: str | Path, field_of_view: float = 1.0) -> Image.Image:
-    """Read one image as RGB and keep the central ``field_of_view`` fraction of its width and height.
+@dataclass(frozen=True)
+class ImageFacts:
+    """What identifies an image: ``cell_id`` (sha256 of the file), size in pixels, perceptual hash (hexadecimal)."""
 
-    Transparent pixels become white, as the empty slide is.
+    cell_id: str
+    width: int
+    height: int
+    perceptual_hash: str
+
+
+def load_image(path: str | Path, field_of_view_um: float = 0.0, um_per_px: float | None = None) -> Image.Image:
+    """Read one image as RGB; transparent pixels become white, as the empty slide is.
+
+    Args:
+        path: the file.
+        field_of_view_um: side of the central square that is kept, in micrometres; 0 keeps the whole image.
+        um_per_px: micrometres a pixel of this image; needed for a field of view.
 
     Raises:
-        ValueError: if the file is no readable image or larger than ``MAX_PIXELS``, or ``field_of_view`` not in (0, 1].
+        ValueError: if the file is no readable image or too large, or the field of view or scale makes no sense.
         FileNotFoundError: if there is no such file.
     """
-    if not 0 < field_of_view <= 1:
-        raise ValueError(f"field_of_view is {field_of_view}; expected a fraction in (0, 1]")
     try:
         with Image.open(path) as file:
-            if file.width * file.height > MAX_PIXELS:
-                raise ValueError(f"{path}: {file.width} x {file.height} pixels; a single cell has under {MAX_PIXELS}")
-            image = _on_white(file) if file.mode in ("RGBA", "LA", "PA") else file.convert("RGB")
+            image = _as_rgb(file, str(path))
     except FileNotFoundError:
         raise
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path}: not a readable image ({error}); replace it or take it out") from error
-    if field_of_view == 1:
-        return image
-    width, height = (max(1, round(side * field_of_view)) for side in image.size)
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return image.crop((left, top, left + width, top + height))
+    except _DAMAGED as error:
+        raise _refusal(path, error) from error
+    return image if field_of_view_um == 0 else crop_field(image, field_of_view_um, um_per_px, str(path))
 
 
-def _on_white(image: Image.Image) -> Image.Image:
-    rgba = image.convert("RGBA")
-    white = Image.new("RGBA", rgba.size, "white")
-    return Image.alpha_composite(white, rgba).convert("RGB")
+def _refusal(path: str | Path, error: BaseException) -> ValueError:
+    if isinstance(error, ValueError) and str(error).startswith(str(path)):
+        return error
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if isinstance(error, UnidentifiedImageError):  # its own words end in a memory address
+        reason = "of no format that is known"
+    return ValueError(f"{path}: not a readable image ({reason}); replace it or take it out")
+
+
+def _as_rgb(file: Image.Image, name: str) -> Image.Image:
+    if file.width * file.height > MAX_PIXELS:
+        raise ValueError(f"{name}: {file.width} x {file.height} pixels; a single cell has under {MAX_PIXELS}")
+    if file.mode.startswith(("I", "F")):
+        # 16-bit and floating point greys: convert("RGB") would clip nearly all of them to white.
+        raise ValueError(f"{name}: pixels of mode {file.mode}; expected 8-bit colour or grey, convert it first")
+    if file.mode in ("RGBA", "LA", "PA") or (file.mode == "P" and "transparency" in file.info):
+        rgba = file.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return file.convert("RGB")
+
+
+def crop_field(
+    image: Image.Image, field_of_view_um: float, um_per_px: float | None, name: str = "image"
+) -> Image.Image:
+    """The central square of ``field_of_view_um`` micrometres, at the image's own resolution.
+
+    Where the image is smaller, it is padded with the median colour of its border, which is mostly empty slide: so that
+    a cell keeps its size whatever the frame that its laboratory cut around it.
+
+    Raises:
+        ValueError: for a field or a scale that is not a positive number.
+    """
+    if not (math.isfinite(field_of_view_um) and field_of_view_um > 0):
+        raise ValueError(f"field_of_view_um is {field_of_view_um}; expected micrometres above 0, or 0 for all of it")
+    if um_per_px is None or not (math.isfinite(um_per_px) and um_per_px > 0):
+        raise ValueError(f"{name}: um_per_px is {um_per_px}; a field of view in micrometres needs the image's scale")
+    side = max(1, round(field_of_view_um / um_per_px))
+    if side * side > MAX_PIXELS:
+        raise ValueError(f"{name}: {field_of_view_um} um at {um_per_px} um a pixel is {side} pixels a side; too large")
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    if left >= 0 and top >= 0:
+        return image.crop((left, top, left + side, top + side))
+    pixels = np.asarray(image)
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    red, green, blue = (int(value) for value in np.median(border, axis=0))
+    padded = Image.new("RGB", (side, side), (red, green, blue))
+    padded.paste(image, (-left, -top))
+    return padded
+
+
+def inspect_image(path: str | Path) -> ImageFacts:
+    """Read a file once, decode all of it, and say what it is.
+
+    The perceptual hash is ImageHash's DCT hash of the whole frame: equal or close for the same picture re-saved,
+    resized or slightly moved, far for two cells of one class (``cytolib.data.duplicates`` has the distances).
+
+    Raises:
+        ValueError: naming the file, if it is empty, truncated, too large, too small or no image; FileNotFoundError.
+    """
+    import imagehash  # SciPy and PyWavelets: half a second, only for those who read data sets
+
+    path = Path(path)
+    size = path.stat().st_size
+    if size == 0:
+        raise ValueError(f"{path}: the file is empty; replace it or take it out")
+    if size > MAX_BYTES:
+        raise ValueError(f"{path}: {size:,} bytes; a single cell has under {MAX_BYTES:,}: is it a slide?")
+    content = path.read_bytes()
+    try:
+        with Image.open(io.BytesIO(content)) as file:
+            image = _as_rgb(file, str(path))
+    except _DAMAGED as error:
+        raise _refusal(path, error) from error
+    if min(image.size) < MIN_SIDE:
+        raise ValueError(f"{path}: {image.width} x {image.height} pixels; a cell needs at least {MIN_SIDE} a side")
+    digest = hashlib.sha256(content).hexdigest()
+    return ImageFacts(digest, image.width, image.height, str(imagehash.phash(image, hash_size=HASH_SIDE)))
+
+
+def load_mask(path: str | Path) -> NDArray[np.uint8]:
+    """A mask (H, W) uint8: 0 background, 1 cytoplasm, 2 nucleus; files hold these numbers, or 0, 128 and 255.
+
+    Raises:
+        ValueError: naming the file, if it is no readable mask; FileNotFoundError.
+    """
+    try:
+        with Image.open(path) as file:
+            values = np.asarray(file.convert("L"))
+    except FileNotFoundError:
+        raise
+    except _DAMAGED as error:
+        raise _refusal(path, error) from error
+    if values.max(initial=0) <= 2:
+        return values.astype(np.uint8)
+    # Masks saved as JPEG waver around their three greys.
+    if (np.abs(values.astype(int)[..., None] - np.array([0, 128, 255])).min(-1) > 40).mean() > 0.01:
+        raise ValueError(f"{path}: not a mask; expected the greys 0, 128 and 255, or the numbers 0, 1 and 2")
+    return np.digitize(values, [64, 192]).astype(np.uint8)
 
 
 def cell_id(path: str | Path) -> str:

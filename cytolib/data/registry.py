@@ -1,73 +1,71 @@
-"""The data sets this project knows: what each is, where it comes from, how it is read."""
+"""The data sets this project knows: a card each, beside its reader."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
-import pandas as pd
+from cytolib.data.cards import DataSet
+from cytolib.data.readers import (
+    bccd,
+    bloodmnist,
+    bmc,
+    bodzas,
+    choi,
+    chula,
+    cytodata,
+    folders,
+    lisc,
+    matek,
+    mll23,
+    pbc,
+    raabin,
+    zheng,
+)
+from cytolib.data.readers.common import Reading
 
-from cytolib.data import readers
+_READERS: tuple[ModuleType, ...] = (
+    pbc,
+    matek,
+    mll23,
+    bmc,
+    raabin,
+    bloodmnist,
+    chula,
+    zheng,
+    choi,
+    lisc,
+    bodzas,
+    cytodata,
+    bccd,
+)
 
-
-@dataclass(frozen=True)
-class DataSet:
-    """A data set's card. ``n_cells`` is the published count; ``held_out_domains`` are never trained on."""
-
-    name: str
-    title: str
-    source: str
-    licence: str
-    layout: str
-    n_cells: int
-    read: Callable[[Path], pd.DataFrame]
-    held_out_domains: tuple[str, ...] = ()
-    held_out_classes: tuple[str, ...] = ()
-
-
-DATA_SETS: dict[str, DataSet] = {
-    card.name: card
-    for card in (
-        DataSet(
-            name="pbc",
-            title="Peripheral blood cells, Hospital Clinic Barcelona (Acevedo 2020): healthy donors, CellaVision DM96",
-            source="doi 10.17632/snkd93bnjr.1",
-            licence="CC BY 4.0",
-            layout=f"{readers.PBC_FOLDER}/<class>/<PREFIX_number>.jpg",
-            n_cells=17_092,
-            read=readers.read_pbc,
-            held_out_domains=("pbc_lilac",),
-        ),
-    )
-}
+DATA_SETS: dict[str, DataSet] = {card.name: card for module in _READERS for card in module.CARDS}
 
 
 def data_set(name: str) -> DataSet:
-    """The card of ``name``.
+    """The card of ``name``: of the registry, ``folder:<folder>`` or ``csv:<file>`` for your own images.
 
     Raises:
         ValueError: for a name that is not in the registry.
     """
+    kind, _, where = name.partition(":")
+    if kind in ("folder", "csv") and where:
+        return _own(kind, where)
     if name not in DATA_SETS:
         known = ", ".join(["phantoms", *DATA_SETS])
-        raise ValueError(f"dataset is {name!r}; expected {known}, or folder:<name> for a folder of class folders")
+        raise ValueError(
+            f"dataset is {name!r}; expected {known}, folder:<name> for a folder of class folders, or csv:<file>"
+        )
     return DATA_SETS[name]
 
 
-def load_cells(name: str, root: Path) -> tuple[pd.DataFrame, DataSet]:
-    """Read the cells of data set ``name`` under ``root``; ``folder:<name>`` reads any folder of class folders.
+def _own(kind: str, where: str) -> DataSet:
+    name = Path(where).stem if kind == "csv" else Path(where).name
+    layout = f"{where} with columns path and label" if kind == "csv" else f"{where}/<class>/<image>"
+    reader = folders.read_csv_file if kind == "csv" else folders.read_image_folder
 
-    Returns:
-        The cells, whose split is still empty, and the data set's card.
-    """
-    if name.startswith("folder:"):
-        folder = name.removeprefix("folder:")
+    def read(root: Path, scratch: Path | None = None, *, progress: bool = True) -> Reading:
+        return reader(root, where, dataset=name, progress=progress)
 
-        def read(root: Path) -> pd.DataFrame:
-            return readers.read_image_folder(root, folder, dataset=Path(folder).name)
-
-        card = DataSet(Path(folder).name, f"folder {folder}", "yours", "yours", f"{folder}/<class>/<image>", 0, read)
-    else:
-        card = data_set(name)
-    return card.read(root), card
+    return DataSet(name, f"{kind} {where}", "yours", "yours", "yours", where, layout, 0, read)

@@ -1,4 +1,4 @@
-"""Duplicates and splits: what must never stand on both sides, and the file that says who stands where."""
+"""Splits: who trains, who validates, who tests; what belongs together is never torn apart."""
 
 from __future__ import annotations
 
@@ -9,20 +9,8 @@ import numpy as np
 import pandas as pd
 
 from cytolib import run
+from cytolib.data.duplicates import belong_together
 from cytolib.data.table import SPLITS
-
-
-def drop_exact_duplicates(cells: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Keep one of each set of byte-identical images, none where their labels disagree.
-
-    Returns:
-        The kept cells, and a report with one row a dropped image: ``path``, ``label``, ``cell_id``, ``reason``.
-    """
-    conflicting = cells.groupby("cell_id")["label"].transform("nunique") > 1
-    repeated = cells["cell_id"].duplicated() & ~conflicting
-    report = cells.loc[conflicting | repeated, ["path", "label", "cell_id"]].copy()
-    report["reason"] = np.where(conflicting[report.index], "identical image, other label", "identical image")
-    return cells[~(conflicting | repeated)].reset_index(drop=True), report.reset_index(drop=True)
 
 
 def draw_split(
@@ -32,9 +20,10 @@ def draw_split(
     test: float = 0.2,
     held_out_classes: Sequence[str] = (),
     held_out_domains: Sequence[str] = (),
+    near_duplicates: pd.DataFrame | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Assign train, val and test at random within each class and domain; groups stay whole.
+    """Assign train, val and test at random within each class and domain; groups and near duplicates stay whole.
 
     Cells of a held-out class or domain get the split ``held_out``: no model ever trains on them.
 
@@ -51,9 +40,9 @@ def draw_split(
         if unknown:
             raise ValueError(f"held-out {column} {unknown} not in the cells; found {sorted(set(cells[column]))}")
     held_out = cells["label"].isin(held_out_classes) | cells["domain"].isin(held_out_domains)
-    # A cell without a group is a group of its own; the whole group follows its first cell's class and domain.
-    unit = cells["group"].where(cells["group"].notna(), cells["cell_id"]).astype("str")
-    first = cells[~held_out].assign(unit=unit).drop_duplicates("unit").sort_values("unit")
+    # A cell tied to no other is a unit of its own; a larger unit follows its first cell's class and domain.
+    unit = belong_together(cells, near_duplicates)
+    first = cells[~held_out].assign(unit=unit).sort_values("cell_id").drop_duplicates("unit").sort_values("unit")
     rng = np.random.default_rng(seed)
     assigned: dict[str, str] = {}
     for _, stratum in first.groupby(["label", "domain"], sort=True):

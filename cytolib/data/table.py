@@ -1,8 +1,9 @@
 """The cell table: one row a cell, validated at every door, parquet on disk.
 
-Columns: ``cell_id`` (sha256 of the image bytes), ``path`` (relative to the image root), ``label`` (harmonised class),
-``source_label``, ``domain`` (site, scanner, stain), ``dataset``, ``group`` (patient, slide or smear; null where
-unknown) and ``split``.
+Columns: ``cell_id`` (sha256 of the image bytes), ``path`` (relative to the image root), ``label`` (class in the run's
+label set), ``cell_type`` (finest harmonised name), ``source_label`` (the data set's own), ``domain`` (site, scanner,
+stain), ``dataset``, ``group`` (patient, slide or smear; null where unknown), ``split``, ``um_per_px`` (micrometres a
+pixel of the file; null where unknown) and ``mask`` (path of a mask image; null where there is none).
 """
 
 from __future__ import annotations
@@ -15,13 +16,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cytolib import run
-from cytolib.data.taxonomy import CLASSES
+from cytolib.data.taxonomy import CELL_TYPES
 
-COLUMNS: tuple[str, ...] = ("cell_id", "path", "label", "source_label", "domain", "dataset", "group", "split")
+COLUMNS: tuple[str, ...] = (
+    "cell_id",
+    "path",
+    "label",
+    "cell_type",
+    "source_label",
+    "domain",
+    "dataset",
+    "group",
+    "split",
+    "um_per_px",
+    "mask",
+)
+NULLABLE: tuple[str, ...] = ("group", "um_per_px", "mask")
 SPLITS: tuple[str, ...] = ("train", "val", "test", "held_out")
 IMAGE_ROOTS: tuple[str, ...] = ("data", "stage")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_SCHEMA = pa.schema([(name, pa.string()) for name in COLUMNS])
+_SCHEMA = pa.schema([(name, pa.float64() if name == "um_per_px" else pa.string()) for name in COLUMNS])
 
 
 def _refuse(bad: pd.Series, name: str, expected: str) -> None:
@@ -36,7 +50,8 @@ def as_cell_table(frame: pd.DataFrame) -> pd.DataFrame:
 
     Raises:
         ValueError: in one sentence, for missing columns, ids that are no sha256 or stand twice, unknown classes or
-            splits, paths that are absolute or leave the image root, or a group that crosses splits.
+            splits, paths that are absolute or leave the image root, scales that are not positive, or a group that
+            crosses splits.
     """
     missing = [name for name in COLUMNS if name not in frame.columns]
     if missing:
@@ -45,18 +60,33 @@ def as_cell_table(frame: pd.DataFrame) -> pd.DataFrame:
     if cells.empty:
         raise ValueError("cell table: it has no rows; check the folder that was read")
     for name in COLUMNS:
-        if name != "group":
+        if name not in NULLABLE:
             _refuse(cells[name].isna(), name, "it must not be null")
             cells[name] = cells[name].astype("str")
-    cells["group"] = cells["group"].astype("object").where(cells["group"].notna(), None)
+    for name in ("group", "mask"):
+        cells[name] = cells[name].astype("object").where(cells[name].notna(), None)
+    cells["um_per_px"] = pd.to_numeric(cells["um_per_px"], errors="coerce").astype("float64")
     _refuse(~cells["cell_id"].map(lambda s: bool(_SHA256.fullmatch(s))), "cell_id", "expected 64 hexadecimal digits")
     _refuse(cells["cell_id"].duplicated(), "cell_id", "each image stands once; drop exact duplicates first")
-    _refuse(~cells["label"].isin(CLASSES), "label", f"expected one of {', '.join(CLASSES)}")
+    for name in ("label", "cell_type"):
+        _refuse(~cells[name].isin(CELL_TYPES), name, f"expected one of {', '.join(CELL_TYPES)}")
     _refuse(~cells["split"].isin(SPLITS), "split", f"expected one of {', '.join(SPLITS)}")
-    _refuse(cells["path"].map(_leaves_root), "path", "expected a path inside the image root, relative to it")
-    crossing = cells[cells["group"].notna()].groupby("group")["split"].nunique()
-    if (crossing > 1).any():
-        raise ValueError(f"cell table: group {crossing.idxmax()!r} has cells in several splits; keep a group together")
+    for name in ("path", "mask"):
+        _refuse(
+            cells[name].map(lambda p: p is not None and _leaves_root(p)),
+            name,
+            "expected a path inside the image root, relative to it",
+        )
+    scale = cells["um_per_px"]
+    _refuse(
+        scale.notna() & ~((scale > 0) & (scale < float("inf"))), "um_per_px", "expected micrometres a pixel above 0"
+    )
+    # A patient may have held-out blasts and other cells: what must not happen is one patient in training and test.
+    tied = cells[cells["group"].notna() & (cells["split"] != "held_out")]
+    crossing = tied.groupby(["dataset", "group"])["split"].nunique()
+    torn = crossing[crossing > 1].index.get_level_values("group")
+    if len(torn):
+        raise ValueError(f"cell table: group {torn[0]!r} has cells in several splits; keep a group together")
     return cells
 
 

@@ -1,0 +1,159 @@
+"""Your own images: a folder of class folders, or a CSV file that names images and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+
+from cytolib.data.readers.common import Entry, Reading, class_folders, image_files, other_files, read_entries
+from cytolib.data.taxonomy import CELL_TYPES
+
+#: Names that people give to the same cells. Compared in lower case, blanks and hyphens as underscores.
+SYNONYMS: Mapping[str, str] = {name: name for name in CELL_TYPES} | {
+    "ig": "immature_granulocyte",
+    "band": "neutrophil_band",
+    "band_neutrophil": "neutrophil_band",
+    "segmented_neutrophil": "neutrophil_segmented",
+    "erythroid": "erythroblast",
+    "normoblast": "erythroblast",
+    "thrombocyte": "platelet",
+    "smudge": "smudge_cell",
+    "artifact": "artefact",
+}
+
+
+def plain(name: str) -> str:
+    """``Immature granulocytes`` -> ``immature_granulocyte``: lower case, underscores, singular where that is known."""
+    word = name.strip().lower().replace(" ", "_").replace("-", "_")
+    return word.removesuffix("s") if word not in SYNONYMS and word.removesuffix("s") in SYNONYMS else word
+
+
+def read_image_folder(
+    root: str | Path,
+    folder: str,
+    *,
+    dataset: str,
+    domain: str = "",
+    um_per_px: float | None = None,
+    progress: bool = True,
+) -> Reading:
+    """Any folder of class folders whose names are harmonised cell types or their usual synonyms.
+
+    Args:
+        root: the image root.
+        folder: the data set's folder in it.
+        dataset: name of the data set.
+        domain: of all images; default: the data set's name.
+        um_per_px: micrometres a pixel, where you know them.
+        progress: show a progress bar.
+
+    Raises:
+        FileNotFoundError, ValueError: for a missing or empty folder, or a class that nobody knows.
+    """
+    root = Path(root)
+    folders = class_folders(root / folder)
+    entries = [Entry(path, class_folder.name) for class_folder in folders for path in image_files(class_folder)]
+    names = {class_folder.name: SYNONYMS.get(plain(class_folder.name)) for class_folder in folders}
+    return read_entries(
+        root,
+        entries,
+        dataset=dataset,
+        label_map={name: cell_type for name, cell_type in names.items() if cell_type},
+        domain=domain or dataset,
+        um_per_px=(lambda entry, facts: um_per_px) if um_per_px else None,
+        not_images=[path for class_folder in folders for path in other_files(class_folder)],
+        progress=progress,
+    )
+
+
+CSV_COLUMNS = ("path", "label")
+CSV_OPTIONAL = ("domain", "group", "um_per_px", "mask")
+
+
+def read_csv_file(root: str | Path, file: str, *, dataset: str, progress: bool = True) -> Reading:
+    """Any CSV file that names images.
+
+    Its columns: ``path``, ``label``; if you like, ``domain``, ``group``, ``um_per_px``, ``mask``. Paths are relative to
+    the folder that the CSV file lies in. Images that are not there are refused by name.
+
+    Args:
+        root: the image root.
+        file: the CSV file, relative to it.
+        dataset: name of the data set, and the domain of images that name none.
+        progress: show a progress bar.
+
+    Raises:
+        FileNotFoundError, ValueError: for a missing file, missing columns, an empty or unknown label, a path that
+            leaves the folder, an image named twice, or a scale that is not a positive number.
+    """
+    root, path = Path(root), Path(root) / file
+    table = _read_table(path)
+    entries = []
+    for row, record in enumerate(table.to_dict("records"), start=2):  # line 1 is the header
+        where = f"{path}, line {row}"
+        if not record["path"] or not record["label"]:
+            raise ValueError(f"{where}: path is {record['path']!r} and label is {record['label']!r}; fill in both")
+        for name in ("path", "mask"):
+            if PurePosixPath(record.get(name, "")).is_absolute() or ".." in PurePosixPath(record.get(name, "")).parts:
+                raise ValueError(
+                    f"{where}: {name} {record[name]!r} leaves the folder of the CSV file; put images below it"
+                )
+        if plain(record["label"]) not in SYNONYMS:
+            raise ValueError(
+                f"{where}: label {record['label']!r} is no cell type; expected one of {', '.join(CELL_TYPES)}"
+            )
+        entries.append(
+            Entry(
+                path.parent / record["path"],
+                record["label"],
+                group=record.get("group") or None,
+                mask=path.parent / record["mask"] if record.get("mask") else None,
+                domain=record.get("domain") or dataset,
+                um_per_px=_scale(record.get("um_per_px", ""), where),
+            )
+        )
+    return read_entries(
+        root,
+        entries,
+        dataset=dataset,
+        label_map={entry.source_label: SYNONYMS[plain(entry.source_label)] for entry in entries},
+        domain=dataset,
+        progress=progress,
+    )
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: no such file; put it in the data root or set CYTOLIB_DATA to the folder above it"
+        )
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"{path}: not a readable CSV file ({reason}); save it as UTF-8 with commas") from error
+    missing = [name for name in CSV_COLUMNS if name not in table.columns]
+    if missing or table.empty:
+        raise ValueError(
+            f"{path}: {f'columns {missing} are missing' if missing else 'it has no rows'}; expected path and label"
+        )
+    twice = table["path"].duplicated()
+    if twice.any():
+        raise ValueError(
+            f"{path}, line {int(twice.to_numpy().argmax()) + 2}: {table['path'][twice].iloc[0]} stands twice; keep one"
+        )
+    return table
+
+
+def _scale(text: str, where: str) -> float | None:
+    if text == "":
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{where}: um_per_px is {text!r}; expected micrometres a pixel, above 0, or nothing")
+    return value

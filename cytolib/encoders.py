@@ -3,12 +3,14 @@
 Names
     ``morphometry``                            classical features, no weights (``cytolib.morphometry``)
     ``timm:<architecture>[?option=value&...]`` any timm model, weights from a file or the hub
-    ``dinobloom-s``, ``-b``, ``-l``, ``-g``    DinoBloom (Koch et al., MICCAI 2024), weights from its checkpoint file
+    ``dinobloom-s``, ``-b``, ``-l``, ``-g``    DinoBloom at 224 px (Koch et al., MICCAI 2024; see ``cytolib.dinobloom``)
+    ``dinov2-s``, ``-b``, ``-l``, ``-g``       DINOv2 at 224 px (Oquab et al., TMLR 2024), position table resampled
 
 Options stand in the name, so that one string in a notebook or a result table says all:
-``weights`` (file, relative to the project root), ``image_size``, ``mean``, ``std`` (one number or three with commas),
-``interpolation``; every other option goes to ``timm.create_model``. Keyword arguments win over the name. Example:
-``timm:mobilenetv2_100?pad_type=same&mean=0.5&std=0.5&weights=weights/mobilenetv2.safetensors``.
+``weights`` (a file, relative to the project root; a URL; ``hf-hub:owner/repository``; default: where the authors
+published them), ``weights_sha256`` (what the file must have), ``image_size``, ``mean``, ``std`` (one number or three
+with commas), ``interpolation``; every other option goes to ``timm.create_model``. Keyword arguments win over the name.
+Example: ``timm:mobilenetv2_100?pad_type=same&mean=0.5&std=0.5&weights=weights/mobilenetv2.safetensors``.
 """
 
 from __future__ import annotations
@@ -17,27 +19,32 @@ import ast
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qsl
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cytolib import morphometry, run
+from cytolib import dinobloom, morphometry, run
+from cytolib import weights as weight_files
+
+if TYPE_CHECKING:
+    from cytolib.inference import Forward
 
 Transform = Callable[[Image.Image], Any]
 
-DINOBLOOM: dict[str, str] = {
-    "dinobloom-s": "vit_small_patch14_dinov2",
-    "dinobloom-b": "vit_base_patch14_dinov2",
-    "dinobloom-l": "vit_large_patch14_dinov2",
-    "dinobloom-g": "vit_giant_patch14_dinov2",
+DINOV2: dict[str, str] = {
+    "dinov2-s": "vit_small_patch14_dinov2.lvd142m",
+    "dinov2-b": "vit_base_patch14_dinov2.lvd142m",
+    "dinov2-l": "vit_large_patch14_dinov2.lvd142m",
+    "dinov2-g": "vit_giant_patch14_dinov2.lvd142m",
 }
-DINOBLOOM_SIZE = 224  # its position table; the mirrors' 518 px resamples it silently
+DINOV2_SIZE = 224  # as DinoBloom, to be compared with it; trained at 518 px, so its position table is resampled
 _OWN_OPTIONS = ("weights", "image_size", "mean", "std", "interpolation")
 _LIBRARIES = {"morphometry": ("numpy", "scipy", "scikit-image", "pillow"), "timm": ("timm", "torch", "pillow")}
 
@@ -51,7 +58,8 @@ class Encoder:
         dim: length of an embedding.
         image_size: pixels a side of what the transform gives and the model takes.
         metadata: what an embedding table records: encoder, weights_sha256, transform, image_size, dtype, versions.
-        forward: the batch function.
+        forward: the batch function; an ``inference.Forward`` for torch models.
+        batch_size: cells at a time.
     """
 
     name: str
@@ -59,6 +67,7 @@ class Encoder:
     image_size: int
     metadata: dict[str, str]
     forward: Callable[[Any], NDArray[np.float32]] = field(repr=False)
+    batch_size: int = 32
 
     @property
     def fingerprint(self) -> str:
@@ -71,39 +80,85 @@ class Encoder:
 
 
 def get_encoder(
-    name: str, *, weights: str | Path | None = None, image_size: int | None = None, pretrained: bool = True
+    name: str,
+    *,
+    weights: str | Path | None = None,
+    image_size: int | None = None,
+    pretrained: bool = True,
+    precision: str = "auto",
+    batch_size: int | None = None,
 ) -> tuple[Encoder, Transform]:
     """The encoder called ``name`` and its transform (PIL image, RGB -> what the encoder takes, for one cell).
 
     Args:
         name: see the module's docstring.
-        weights: safetensors file, or torch file of plain tensors (read with ``weights_only=True``).
+        weights: safetensors file, or torch file of plain tensors (read with ``weights_only=True``), as a path, a URL
+            or ``hf-hub:owner/repository``; what is fetched stays in the cache.
         image_size: pixels a side, for model and transform alike; default: the model's own.
-        pretrained: without ``weights``: fetch timm's weights from the hub; False gives seeded random ones.
+        pretrained: without ``weights``: fetch the published ones; False gives seeded random ones.
+        precision: ``float32``, ``bfloat16`` (autocast) or ``auto``: bfloat16 on CUDA, float32 elsewhere.
+        batch_size: cells a forward pass; default 4 on a CPU, 256 on an accelerator. No value depends on it by more
+            than rounding.
 
     Raises:
         ValueError: for an unknown name, keys or shapes that do not fit, or weights that cannot be fetched.
         FileNotFoundError: if the weights file is missing.
     """
+    encoder, transform = _named(name, weights, image_size, pretrained)
+    return _running(encoder, precision, batch_size), transform
+
+
+def _running(encoder: Encoder, precision: str, batch_size: int | None) -> Encoder:
+    """``encoder`` at a precision, which its metadata record, and a batch size, which they do not."""
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; expected at least 1 cell, or None for the default")
+    if encoder.name == "morphometry":
+        if precision not in ("auto", "float32"):
+            raise ValueError(f"precision is {precision!r}; expected auto or float32: morphometry has no other")
+        return replace(encoder, batch_size=batch_size or encoder.batch_size)
+    from cytolib.inference import resolve_precision
+
+    dtype, size = resolve_precision(precision), batch_size or encoder.batch_size
+    forward = replace(cast("Forward", encoder.forward), precision=dtype, batch_size=size)
+    return replace(encoder, metadata=encoder.metadata | {"dtype": dtype}, forward=forward, batch_size=size)
+
+
+def _named(
+    name: str, weights: str | Path | None, image_size: int | None, pretrained: bool
+) -> tuple[Encoder, Transform]:
     base, _, query = name.partition("?")
     options = dict(parse_qsl(query, keep_blank_values=True))
-    weights = weights if weights is not None else options.pop("weights", None)
-    options.pop("weights", None)
-    if image_size is None and "image_size" in options:
-        image_size = _integer(options["image_size"], name)
-    options.pop("image_size", None)
+    in_name, weights_sha256 = options.pop("weights", None), options.pop("weights_sha256", None)
+    given = weights if weights is not None else in_name
+    size_in_name = options.pop("image_size", None)
+    if image_size is None and size_in_name is not None:
+        image_size = _integer(size_in_name, name)
     if base == "morphometry":
-        if weights is not None or options:
+        if given is not None or weights_sha256 is not None or options:
             raise ValueError(f"encoder {name!r}: morphometry has no weights, no option but image_size; drop them")
         return _morphometry(image_size or morphometry.IMAGE_SIZE)
-    if base in DINOBLOOM:
-        if weights is None:
-            raise ValueError(f"encoder {name!r}: give weights=, its checkpoint file (zenodo.org/records/10908163)")
-        options.setdefault("interpolation", "lanczos")
-        return _timm(base, DINOBLOOM[base], options, Path(weights), image_size or DINOBLOOM_SIZE, pretrained)
+    if base in dinobloom.ARCHITECTURES:
+        dinobloom.check_request(base, options, image_size)
+        options.setdefault("interpolation", "lanczos")  # as its authors resize
+        if given is None and pretrained:
+            given = dinobloom.url(base)
+        config = weight_files.hub_config(str(given))
+        if config is not None:
+            dinobloom.check_hub_config(base, str(given), config)
+        located = _located(name, given, weights_sha256)
+        return _timm(base, dinobloom.ARCHITECTURES[base], options, located, dinobloom.IMAGE_SIZE, pretrained)
+    if base in DINOV2:
+        located = _located(name, given, weights_sha256)
+        return _timm(base, DINOV2[base], options, located, image_size or DINOV2_SIZE, pretrained, resample=True)
     if base.startswith("timm:") and base != "timm:":
-        return _timm(base, base.removeprefix("timm:"), options, weights, image_size, pretrained)
-    known = ", ".join(["morphometry", *DINOBLOOM, "timm:<architecture>"])
+        architecture = base.removeprefix("timm:")
+        if architecture.startswith(weight_files.HUB) and "dinobloom" in architecture.lower():
+            raise ValueError(
+                f"encoder {name!r}: a hub copy of DinoBloom asks for 518 px and would be resampled; "
+                f"use dinobloom-s, -b, -l or -g with weights={architecture}"
+            )
+        return _timm(base, architecture, options, _located(name, given, weights_sha256), image_size, pretrained)
+    known = ", ".join(["morphometry", *dinobloom.ARCHITECTURES, *DINOV2, "timm:<architecture>"])
     raise ValueError(f"encoder {name!r} is unknown; expected one of {known}")
 
 
@@ -135,9 +190,7 @@ def _morphometry(size: int) -> tuple[Encoder, Transform]:
     def forward(batch: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         return np.stack([morphometry.extract(image, size) for image in batch])
 
-    def transform(image: Image.Image) -> NDArray[np.uint8]:
-        return morphometry.resize(image, size)
-
+    transform = partial(morphometry.resize, size=size)  # top-level, so that it can be pickled
     return Encoder("morphometry", len(morphometry.FEATURE_NAMES), size, metadata, forward), transform
 
 
@@ -145,15 +198,16 @@ def _timm(
     name: str,
     architecture: str,
     options: dict[str, str],
-    weights: str | Path | None,
+    located: tuple[Path, str] | None,
     image_size: int | None,
     pretrained: bool,
+    resample: bool = False,
 ) -> tuple[Encoder, Transform]:
-    from cytolib import timm_models  # torch and timm: seconds to import, and only needed here
+    from cytolib import inference, timm_models  # torch and timm: seconds to import, and only needed here
 
     own = {key: options[key] for key in _OWN_OPTIONS if key in options}
     given = {key: _literal(value) for key, value in options.items() if key not in _OWN_OPTIONS}
-    built = timm_models.build(name, architecture, given, _path(weights), image_size, pretrained)
+    built = timm_models.build(name, architecture, given, located, image_size, pretrained, resample)
     transform, described = timm_models.make_transform(name, built, own)
     spelt = "&".join(f"{key}={value}" for key, value in sorted((own | options).items()))
     full = f"{name}?{spelt}" if spelt else name
@@ -165,19 +219,18 @@ def _timm(
         "dtype": "float32",
         "versions": _versions("timm"),
     }
-    return Encoder(full, built.dim, built.image_size, metadata, timm_models.forward(built.model)), transform
+    if built.positions:
+        metadata["positions"] = built.positions
+    forward = inference.make_forward(built.model, transform)
+    return Encoder(full, built.dim, built.image_size, metadata, forward, forward.batch_size), transform
 
 
-def _path(weights: str | Path | None) -> Path | None:
-    """The weights file; a relative path counts from the working directory, else from the project root."""
-    if weights is None:
-        return None
-    path = Path(weights).expanduser()
-    if not path.exists() and not path.is_absolute():
-        path = run.root() / path
-    if not path.is_file():
-        raise FileNotFoundError(f"weights file {weights} is missing (looked for {path}); check the path or download it")
-    return path
+def _located(name: str, given: str | Path | None, weights_sha256: str | None) -> tuple[Path, str] | None:
+    if given is not None:
+        return weight_files.locate(given, weights_sha256)
+    if weights_sha256 is not None:
+        raise ValueError(f"encoder {name!r}: weights_sha256 is given without weights; say which file, URL or hub copy")
+    return None
 
 
 def _literal(value: str) -> Any:

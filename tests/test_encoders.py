@@ -141,7 +141,6 @@ def test_weights_of_another_size_are_not_resampled_silently(tmp_path: Path) -> N
         ("morphometry?depth=3", {}, ValueError, "no option but image_size"),
         ("morphometry?image_size=big", {}, ValueError, "image_size is 'big'"),
         ("morphometry", {"image_size": 8}, ValueError, "at least 32"),
-        ("dinobloom-b", {}, ValueError, "weights="),
         (f"timm:{TINY_CNN}", {"weights": "nowhere.safetensors"}, FileNotFoundError, "nowhere.safetensors is missing"),
         (f"timm:{TINY_CNN}?colour=red", {"pretrained": False}, ValueError, "colour"),
         (f"timm:{TINY_CNN}?mean=a", {"pretrained": False}, ValueError, "mean is 'a'"),

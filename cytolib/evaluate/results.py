@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cytolib.exposure import encoder_exposure as looked_up_exposure
 from cytolib.run import atomic_path
 
 #: Columns of a result table, in order. ``n_per_class`` -1 means all cells, ``seed`` -1 over all seeds;
@@ -46,7 +47,7 @@ def result_rows(
     method: str,
     split: str,
     n: int,
-    encoder_exposure: str = "none",
+    encoder_exposure: str = "",
     domain: str = "all",
     n_per_class: int = -1,
     seed: int = -1,
@@ -54,13 +55,14 @@ def result_rows(
 ) -> pd.DataFrame:
     """One row per metric, with the columns of :data:`SCHEMA`.
 
-    ``metrics`` maps names such as ``macro_f1``, ``recall[neutrophil]`` or ``macro_f1[low]`` to finite numbers.
+    ``metrics`` maps names such as ``macro_f1``, ``recall[neutrophil]`` or ``macro_f1[low]`` to finite numbers. What the
+    encoder saw of the data set before is looked up (``cytolib.exposure``), unless ``encoder_exposure`` says it.
     """
     shared = {
         "experiment": experiment,
         "dataset": dataset,
         "encoder": encoder,
-        "encoder_exposure": encoder_exposure,
+        "encoder_exposure": encoder_exposure or looked_up_exposure(encoder, dataset),
         "method": method,
         "domain": domain,
         "n_per_class": n_per_class,

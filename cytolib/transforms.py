@@ -1,0 +1,58 @@
+"""The transform of a torch encoder, as a value: it can be pickled, so that loader processes can be given it.
+
+It stands in a module of its own, without timm, because every worker process imports it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+FILTERS = {name.lower(): Image.Resampling[name] for name in ("BILINEAR", "BICUBIC", "LANCZOS")}
+
+
+@lru_cache(maxsize=16)
+def _constants(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[torch.Tensor, ...]:
+    # Kept on the device: sending them with every batch would make the device wait.
+    return tuple(torch.tensor(values, device=device).view(3, 1, 1) for values in (mean, std))
+
+
+@dataclass(frozen=True)
+class ResizeNormalise:
+    """PIL image -> (3, size, size) float32: RGB, resized without crop, scaled to [0, 1], less ``mean``, over ``std``.
+
+    How much of the field is seen is decided before, when the image is loaded.
+
+    Attributes:
+        size: pixels a side of what comes out.
+        interpolation: one of ``FILTERS``.
+        mean, std: one number a channel, on the scale of [0, 1].
+    """
+
+    size: int
+    interpolation: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __call__(self, image: Image.Image) -> torch.Tensor:
+        return self.normalise(torch.from_numpy(self.pixels(image)))
+
+    def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
+        """The resized image, (size, size, 3) uint8: what loader processes hand over, a quarter of float32."""
+        side = (self.size, self.size)
+        return np.array(image.convert("RGB").resize(side, FILTERS[self.interpolation]))
+
+    def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(..., size, size, 3) uint8 -> (..., 3, size, size) float32, on the device of ``pixels``."""
+        shift, scale = _constants(self.mean, self.std, pixels.device)
+        return pixels.movedim(-1, -3).to(torch.float32).div_(255).sub_(shift).div_(scale)
+
+    def __str__(self) -> str:
+        """What an embedding table records of it."""
+        how = f"{self.interpolation}, no crop"
+        return f"RGB, resized to {self.size} x {self.size} ({how}), mean {self.mean}, std {self.std}"

@@ -1,0 +1,1 @@
+"""Numbers that independent code computed once, and the scripts that computed them."""

@@ -7,33 +7,31 @@ interrupted run loses at most a shard, and the same cells with the same encoder 
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
+import math
 import warnings
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
+from cytolib import embedding_loader as loader
 from cytolib import run
 from cytolib.data import images
 from cytolib.embedding_table import EmbeddingTable, dimension_names, read_embeddings, write_embeddings
 from cytolib.encoders import Encoder, Transform, get_encoder
 
-__all__ = ["EmbeddingTable", "dimension_names", "embed", "read_embeddings", "write_embeddings"]
+if TYPE_CHECKING:
+    from cytolib.inference import Forward
+    from cytolib.transforms import ResizeNormalise
 
-_CHUNK = 32  # cells a task
-_POOL_FROM = 512  # starting processes takes seconds: not for fewer cells
+__all__ = ["EmbeddingTable", "dimension_names", "embed", "embed_shards", "read_embeddings", "write_embeddings"]
 
-Task = tuple[str, str]  # image file, the cell_id that its bytes must have
+_POOL_FROM = 512  # starting processes takes seconds: by itself not for fewer cells
 
 
 def embed(
@@ -42,58 +40,133 @@ def embed(
     encoder: str = "morphometry",
     *,
     workers: int | None = None,
-    field_of_view: float = 1.0,
+    field_of_view_um: float = 0.0,
     cache: str | Path | None = None,
     progress: bool = True,
     shard: int = 512,
+    precision: str = "auto",
+    batch_size: int | None = None,
 ) -> EmbeddingTable:
     """Embed every row of a cell table; rows of the result are in the table's order.
 
     Args:
-        cells: with columns ``cell_id`` (sha256 of the image bytes) and ``path`` (relative to ``image_root``).
+        cells: with columns ``cell_id`` (sha256 of the image bytes) and ``path`` (relative to ``image_root``), and
+            ``um_per_px`` (micrometres a pixel) where a field of view is asked for.
         image_root: folder the paths are relative to.
         encoder: name for ``get_encoder``, options included.
-        workers: processes (morphometry) or loader threads (torch); default ``run.threads()``. No value depends on it.
-        field_of_view: central fraction of the image that is looked at, in (0, 1].
+        workers: processes that read images (and measure them, for morphometry); 0 does all in this process, with
+            decoding threads for torch encoders. Default: 0 for torch encoders on a CPU, and for fewer than 512 cells;
+            else as many as there are cores, less one for the process that feeds an accelerator. No value depends on it.
+        field_of_view_um: side of the central square that the encoder sees, in micrometres; 0 is the whole image.
         cache: folder of the cache; default ``run.cache_root() / "embeddings"``.
-        progress: show a progress bar.
+        progress: show a progress bar, with cells a second.
         shard: cells a cache file; no value depends on it.
+        precision: ``float32``, ``bfloat16`` (autocast) or ``auto``: bfloat16 on CUDA, float32 elsewhere. Recorded as
+            ``dtype`` in the metadata, and so part of the fingerprint.
+        batch_size: cells a forward pass; default by device. Values depend on it by rounding only.
 
     Raises:
         ValueError: for missing columns, repeated ids, an image whose bytes are not those of its ``cell_id``, an
-            unreadable image or a bad argument; FileNotFoundError for a missing image.
+            unreadable image, a missing scale or a bad argument; FileNotFoundError for a missing image; RuntimeError
+            if a worker process dies.
     """
-    tasks = _tasks(cells, Path(image_root))
-    workers = run.threads() if workers is None else workers
-    for name, value in (("workers", workers), ("shard", shard)):
-        if value < 1:
-            raise ValueError(f"{name} is {value}; expected at least 1")
-    if not 0 < field_of_view <= 1:
-        raise ValueError(f"field_of_view is {field_of_view}; expected a fraction in (0, 1]")
-    model, transform = get_encoder(encoder)
-    folder = Path(cache) if cache is not None else run.cache_root() / "embeddings"
-    metadata = model.metadata | {"field_of_view": repr(float(field_of_view)), "fingerprint": model.fingerprint}
-    order = sorted(range(len(tasks)), key=lambda k: tasks[k][1])
-    X = np.empty((len(tasks), model.dim), dtype=np.float32)
-    with ExitStack() as stack:
-        compute = _Computer(model, transform, field_of_view, workers, len(tasks), stack)
-        bar = stack.enter_context(tqdm(total=len(tasks), desc=f"embed {model.name}", unit="cell", disable=not progress))
-        for start in range(0, len(order), shard):
-            part = order[start : start + shard]
-            wanted = [tasks[k] for k in part]
-            file = folder / f"{_shard_key(metadata, [cell_id for _, cell_id in wanted])}.parquet"
-            rows = _cached(file, wanted, metadata)
-            if rows is None:
-                rows = np.concatenate([_advance(bar, chunk) for chunk in compute(wanted)])
-                ids = np.array([cell_id for _, cell_id in wanted])
-                write_embeddings(EmbeddingTable(ids, rows, metadata), file)
-            else:
-                bar.update(len(rows))
-            X[part] = rows
-    return EmbeddingTable(np.array([cell_id for _, cell_id in tasks]), X, metadata)
+    job = _job(cells, image_root, encoder, workers, field_of_view_um, cache, progress, shard, precision, batch_size)
+    X = np.empty((len(job.cell_ids), job.encoder.dim), dtype=np.float32)
+    for rows, part in _shards(job):
+        X[rows] = part.X
+    return EmbeddingTable(job.cell_ids.astype(np.str_), X, job.metadata)
 
 
-def _tasks(cells: pd.DataFrame, root: Path) -> list[Task]:
+def embed_shards(
+    cells: pd.DataFrame,
+    image_root: str | Path,
+    encoder: str = "morphometry",
+    *,
+    workers: int | None = None,
+    field_of_view_um: float = 0.0,
+    cache: str | Path | None = None,
+    progress: bool = True,
+    shard: int = 512,
+    precision: str = "auto",
+    batch_size: int | None = None,
+) -> Iterator[tuple[NDArray[np.int64], EmbeddingTable]]:
+    """Like ``embed``, shard by shard, for sets whose (N, D) does not fit in memory: one shard is held at a time.
+
+    Yields:
+        rows of the cell table (shard,) and their embeddings, first the shards that the cache has, then the others.
+
+    Raises:
+        what ``embed`` raises.
+    """
+    job = _job(cells, image_root, encoder, workers, field_of_view_um, cache, progress, shard, precision, batch_size)
+    return _shards(job)
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """Checked arguments of ``embed``, and what follows from them."""
+
+    root: Path
+    cell_ids: NDArray[Any]  # (N,) object
+    paths: NDArray[Any]  # (N,) object
+    um_per_px: NDArray[np.float64] | None
+    order: NDArray[np.int64]  # rows by cell_id
+    encoder: Encoder
+    transform: Transform
+    metadata: dict[str, str]
+    workers: int
+    field_of_view_um: float
+    folder: Path
+    progress: bool
+    shard: int
+
+    def tasks(self, rows: NDArray[np.int64]) -> list[loader.Task]:
+        scales = [None] * len(rows) if self.um_per_px is None else self.um_per_px[rows].tolist()
+        return [
+            loader.Task(str(self.root / self.paths[row]), self.cell_ids[row], scale)
+            for row, scale in zip(rows.tolist(), scales, strict=True)
+        ]
+
+
+def _job(
+    cells: pd.DataFrame,
+    image_root: str | Path,
+    encoder: str,
+    workers: int | None,
+    field_of_view_um: float,
+    cache: str | Path | None,
+    progress: bool,
+    shard: int,
+    precision: str,
+    batch_size: int | None,
+) -> _Job:
+    root = Path(image_root)
+    _check_table(cells, root)
+    if workers is not None and workers < 0:
+        raise ValueError(f"workers is {workers}; expected 0 (this process alone), a number of processes, or None")
+    if shard < 1:
+        raise ValueError(f"shard is {shard}; expected at least 1 cell a cache file")
+    scales = _scales(cells, field_of_view_um)
+    model, transform = get_encoder(encoder, precision=precision, batch_size=batch_size)
+    ids = cells["cell_id"].astype(str).to_numpy(dtype=object)
+    return _Job(
+        root=root,
+        cell_ids=ids,
+        paths=cells["path"].to_numpy(dtype=object),
+        um_per_px=scales,
+        order=np.argsort(ids, kind="stable"),
+        encoder=model,
+        transform=transform,
+        metadata=model.metadata | {"field_of_view_um": repr(float(field_of_view_um)), "fingerprint": model.fingerprint},
+        workers=_default_workers(model, len(cells)) if workers is None else workers,
+        field_of_view_um=float(field_of_view_um),
+        folder=Path(cache) if cache is not None else run.cache_root() / "embeddings",
+        progress=progress,
+        shard=shard,
+    )
+
+
+def _check_table(cells: pd.DataFrame, root: Path) -> None:
     missing = [name for name in ("cell_id", "path") if name not in cells.columns]
     if missing:
         raise ValueError(f"cell table: columns {missing} are missing; expected cell_id and path")
@@ -105,26 +178,72 @@ def _tasks(cells: pd.DataFrame, root: Path) -> list[Task]:
     if twice.any():
         row = int(twice.to_numpy().argmax())
         raise ValueError(f"cell table: cell_id {cells['cell_id'].iloc[row]} in row {row} stands twice; drop duplicates")
-    return [(str(root / path), str(cell)) for path, cell in zip(cells["path"], cells["cell_id"], strict=True)]
 
 
-def _shard_key(metadata: dict[str, str], cell_ids: Sequence[str]) -> str:
-    """What a shard's values depend on: encoder, field of view, how images are read, and the images themselves."""
-    parts = [metadata["fingerprint"], metadata["field_of_view"], run.sha256(images.__file__), *cell_ids]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def _cached(file: Path, wanted: Sequence[Task], metadata: dict[str, str]) -> NDArray[np.float32] | None:
-    """The rows of a cache file, or None where it is missing or damaged (pages carry checksums)."""
-    if not file.is_file():
+def _scales(cells: pd.DataFrame, field_of_view_um: float) -> NDArray[np.float64] | None:
+    """Micrometres a pixel (N,), or None where the whole image is looked at."""
+    if not (math.isfinite(field_of_view_um) and field_of_view_um >= 0):
+        raise ValueError(f"field_of_view_um is {field_of_view_um}; expected micrometres above 0, or 0 for all of it")
+    if field_of_view_um == 0:
         return None
-    try:
-        table = read_embeddings(file)
-    except ValueError as error:
-        warnings.warn(f"cache file is damaged and will be computed again: {error}", stacklevel=3)
-        return None
-    same = table.cell_ids.tolist() == [cell_id for _, cell_id in wanted] and table.metadata == metadata
-    return table.X if same else None
+    if "um_per_px" not in cells.columns:
+        raise ValueError(
+            f"cell table: column um_per_px is missing, and a field of view of {field_of_view_um} um needs each image's "
+            "scale; pass field_of_view_um=0 for whole images"
+        )
+    scales = pd.to_numeric(cells["um_per_px"], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    bad = ~(np.isfinite(scales) & (scales > 0))
+    if bad.any():
+        row = int(bad.argmax())
+        raise ValueError(
+            f"cell table: um_per_px of {cells['path'].iloc[row]} (row {row}) is {cells['um_per_px'].iloc[row]}, and so "
+            f"of {int(bad.sum())} cells in all; expected micrometres a pixel above 0: fill it in, or pass "
+            "field_of_view_um=0 for whole images"
+        )
+    return scales
+
+
+def _default_workers(model: Encoder, n_cells: int) -> int:
+    # On a CPU, encoder and decoding take turns in one process, each with all cores. An accelerator leaves the cores
+    # free and takes thousands of cells a second, more than threads behind one interpreter lock can be sure to give.
+    if n_cells < _POOL_FROM:
+        return 0
+    if model.name == "morphometry":
+        return run.threads() if run.threads() > 1 else 0
+    return max(1, run.threads() - 1) if run.device().type == "cuda" else 0
+
+
+def _shards(job: _Job) -> Iterator[tuple[NDArray[np.int64], EmbeddingTable]]:
+    missing: list[NDArray[np.int64]] = []
+    n = len(job.order)
+    with tqdm(total=n, desc=f"embed {job.encoder.name}", unit="cell", disable=not job.progress) as bar:
+        for start in range(0, n, job.shard):
+            rows = job.order[start : start + job.shard]
+            found = _cached(_cache_file(job, rows), job.cell_ids[rows].tolist(), job.metadata)
+            if found is None:
+                missing.append(rows)
+                continue
+            bar.update(len(rows))
+            yield rows, found
+        size = job.encoder.batch_size
+        # No batch holds cells of two shards, and one loader serves all of them: its processes start once.
+        batches = (job.tasks(rows[k : k + size]) for rows in missing for k in range(0, len(rows), size))
+        with loader.worker_deaths():
+            computed = _compute(job, batches)
+            for rows in missing:
+                values = [_advance(bar, next(computed)) for _ in range(0, len(rows), size)]
+                part = EmbeddingTable(job.cell_ids[rows].astype(np.str_), np.concatenate(values), job.metadata)
+                write_embeddings(part, _cache_file(job, rows))
+                yield rows, part
+
+
+def _compute(job: _Job, batches: Iterator[Sequence[loader.Task]]) -> Iterator[NDArray[np.float32]]:
+    if job.encoder.name == "morphometry":
+        return loader.measured_batches(batches, job.field_of_view_um, job.encoder.image_size, job.workers)
+    forward = cast("Forward", job.encoder.forward)
+    load = loader.PixelBatch(cast("ResizeNormalise", job.transform), job.field_of_view_um)
+    pixels = loader.pixel_batches(load, batches, job.workers, accelerator=forward.device.type == "cuda")
+    return forward.stream(pixels)
 
 
 def _advance(bar: Any, rows: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -132,66 +251,23 @@ def _advance(bar: Any, rows: NDArray[np.float32]) -> NDArray[np.float32]:
     return rows
 
 
-class _Computer:
-    """Runs the encoder over a shard, chunk by chunk: in processes (morphometry), or behind loader threads (torch)."""
-
-    def __init__(
-        self, model: Encoder, transform: Transform, field_of_view: float, workers: int, n_cells: int, stack: ExitStack
-    ) -> None:
-        self.model, self.transform, self.field_of_view = model, transform, field_of_view
-        self.workers, self.n_cells, self.stack = workers, n_cells, stack
-        self.pool: Executor | None = None  # started at the first shard that is not cached
-
-    def __call__(self, wanted: Sequence[Task]) -> Iterator[NDArray[np.float32]]:
-        chunks = [wanted[k : k + _CHUNK] for k in range(0, len(wanted), _CHUNK)]
-        if self.model.name != "morphometry":
-            if self.pool is None:
-                self.pool = self.stack.enter_context(ThreadPoolExecutor(self.workers))
-            # Threads decode ahead (Pillow lets go of the interpreter lock) while the model works on what is ready.
-            loaded = self.pool.map(lambda task: self.transform(load_checked(task, self.field_of_view)), wanted)
-            for chunk in chunks:
-                yield self.model([next(loaded) for _ in chunk])
-            return
-        work = partial(measure, field_of_view=self.field_of_view, size=self.model.image_size)
-        if self.workers == 1 or self.n_cells < _POOL_FROM:
-            yield from map(work, chunks)
-            return
-        if self.pool is None:
-            context = multiprocessing.get_context("spawn")  # a fork would copy torch's and BLAS's locked threads
-            pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=_one_thread)
-            self.pool = self.stack.enter_context(pool)
-        try:
-            yield from self.pool.map(work, chunks)
-        except BrokenProcessPool as error:
-            raise RuntimeError(
-                "a worker process died: call embed() under `if __name__ == '__main__':`, or with workers=1"
-            ) from error
+def _cache_file(job: _Job, rows: NDArray[np.int64]) -> Path:
+    """Named by all that a shard's values depend on: encoder, field of view, image reading, the images, their scale."""
+    parts = [job.metadata["fingerprint"], job.metadata["field_of_view_um"], run.sha256(images.__file__)]
+    parts += job.cell_ids[rows].tolist()
+    if job.um_per_px is not None:
+        parts += [repr(scale) for scale in job.um_per_px[rows].tolist()]
+    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return job.folder / f"{key}.parquet"
 
 
-def _one_thread() -> None:
-    threadpool_limits(1)
-
-
-def load_checked(task: Task, field_of_view: float) -> Any:
-    """The PIL image of a task, after its bytes proved to be those of its ``cell_id``.
-
-    Raises:
-        ValueError: if they are not; FileNotFoundError if there is no such file.
-    """
-    file, expected = task
+def _cached(file: Path, cell_ids: list[str], metadata: dict[str, str]) -> EmbeddingTable | None:
+    """A cache file's table, or None where it is missing or damaged (pages carry checksums)."""
+    if not file.is_file():
+        return None
     try:
-        found = images.cell_id(file)
-    except OSError as error:
-        raise FileNotFoundError(f"{file}: the cell table names it, but it cannot be read ({error.strerror})") from error
-    if found != expected:
-        raise ValueError(
-            f"{file}: its bytes have sha256 {found[:12]}…, the cell table's cell_id says {expected[:12]}…; "
-            "the image was changed: read the data folder again (notebook 00_data)"
-        )
-    return images.load_image(file, field_of_view)
-
-
-def measure(tasks: Sequence[Task], field_of_view: float, size: int) -> NDArray[np.float32]:
-    """Morphometry (B, D) of the images of ``tasks``; a top-level function, so that worker processes can import it."""
-    model, transform = get_encoder("morphometry", image_size=size)
-    return model([transform(load_checked(task, field_of_view)) for task in tasks])
+        table = read_embeddings(file)
+    except ValueError as error:
+        warnings.warn(f"cache file is damaged and will be computed again: {error}", stacklevel=4)
+        return None
+    return table if table.cell_ids.tolist() == cell_ids and table.metadata == metadata else None

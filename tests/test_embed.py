@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from cytolib import embed as embed_module
+from cytolib import embedding_loader
 from cytolib.data.images import cell_id
 from cytolib.data.phantoms import draw_cell
 from cytolib.embed import EmbeddingTable, embed, read_embeddings, write_embeddings
@@ -33,13 +34,14 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def cells(root: Path) -> pd.DataFrame:
     files = sorted(root.glob("*.png"))
-    return pd.DataFrame({"cell_id": [cell_id(file) for file in files], "path": [file.name for file in files]})
+    ids, paths = [cell_id(file) for file in files], [file.name for file in files]
+    return pd.DataFrame({"cell_id": ids, "path": paths, "um_per_px": 0.25})
 
 
 @pytest.fixture
 def run_embed(root: Path, tmp_path: Path) -> Callable[..., EmbeddingTable]:
     def call(cells: pd.DataFrame, encoder: str = "morphometry", **options: object) -> EmbeddingTable:
-        arguments = {"cache": tmp_path / "cache", "progress": False, "workers": 1, "shard": 8} | options
+        arguments = {"cache": tmp_path / "cache", "progress": False, "workers": 0, "shard": 8} | options
         return embed(cells, root, encoder, **arguments)  # type: ignore[arg-type]
 
     return call
@@ -49,13 +51,13 @@ def run_embed(root: Path, tmp_path: Path) -> Callable[..., EmbeddingTable]:
 def count(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many cells each chunk that was really computed had."""
     sizes: list[int] = []
-    original = embed_module.measure
+    original = embedding_loader.measure
 
-    def counted(tasks: list, field_of_view: float, size: int) -> np.ndarray:
+    def counted(tasks: list, field_of_view_um: float, size: int) -> np.ndarray:
         sizes.append(len(tasks))
-        return original(tasks, field_of_view=field_of_view, size=size)
+        return original(tasks, field_of_view_um=field_of_view_um, size=size)
 
-    monkeypatch.setattr(embed_module, "measure", counted)
+    monkeypatch.setattr(embedding_loader, "measure", counted)
     return sizes
 
 
@@ -89,12 +91,10 @@ def test_result_does_not_depend_on_order_shards_or_cache(
 
 
 def test_result_does_not_depend_on_workers(
-    cells: pd.DataFrame, run_embed: Callable[..., EmbeddingTable], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cells: pd.DataFrame, run_embed: Callable[..., EmbeddingTable], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(embed_module, "_POOL_FROM", 1)
-    monkeypatch.setattr(embed_module, "_CHUNK", 3)
     alone = run_embed(cells)
-    together = run_embed(cells, workers=2, cache=tmp_path / "other")
+    together = run_embed(cells, workers=2, batch_size=3, cache=tmp_path / "other")
     assert alone.X.tobytes() == together.X.tobytes()
 
 
@@ -106,7 +106,7 @@ def test_second_time_nothing_is_computed(
     second = run_embed(cells.sample(frac=1, random_state=1))  # another order is the same work
     assert sum(count) == 24
     assert np.array_equal(first.X, second.aligned(first.cell_ids))
-    run_embed(cells, field_of_view=0.8)
+    run_embed(cells, field_of_view_um=8.0)
     assert sum(count) == 48
     run_embed(cells, "morphometry?image_size=64")
     assert sum(count) == 72
@@ -115,10 +115,35 @@ def test_second_time_nothing_is_computed(
 
 
 def test_field_of_view_is_used_and_recorded(cells: pd.DataFrame, run_embed: Callable[..., EmbeddingTable]) -> None:
-    whole, centre = run_embed(cells), run_embed(cells, field_of_view=0.7)
+    whole, centre = run_embed(cells), run_embed(cells, field_of_view_um=0.7 * 64 * 0.25)
     area = FEATURE_NAMES.index("nucleus_log_area")
     assert np.median(centre.X[:, area] - whole.X[:, area]) == pytest.approx(-2 * np.log(0.7), abs=0.15)
-    assert (whole.metadata["field_of_view"], centre.metadata["field_of_view"]) == ("1.0", "0.7")
+    assert (whole.metadata["field_of_view_um"], centre.metadata["field_of_view_um"]) == ("0.0", "11.2")
+
+
+def test_scale_of_each_cell_is_part_of_the_key(
+    cells: pd.DataFrame, run_embed: Callable[..., EmbeddingTable], count: list[int]
+) -> None:
+    first = run_embed(cells, field_of_view_um=8.0)
+    last = cells["cell_id"].idxmax()  # in the last of three shards
+    changed = cells.copy()
+    changed.loc[last, "um_per_px"] = 0.2
+    second = run_embed(changed, field_of_view_um=8.0)
+    assert sum(count) == 24 + 8
+    assert np.flatnonzero((first.X != second.X).any(axis=1)).tolist() == [cells.index.get_loc(last)]
+
+
+def test_field_of_view_needs_every_scale(cells: pd.DataFrame, run_embed: Callable[..., EmbeddingTable]) -> None:
+    partly = cells.copy()
+    partly.loc[3, "um_per_px"] = np.nan
+    with pytest.raises(
+        ValueError, match=r"um_per_px of cell03\.png \(row 3\) is nan.*1 cells.*field_of_view_um=0"
+    ) as one:
+        run_embed(partly, field_of_view_um=8.0)
+    with pytest.raises(ValueError, match="um_per_px is missing.*field_of_view_um=0") as two:
+        run_embed(cells.drop(columns="um_per_px"), field_of_view_um=8.0)
+    assert "\n" not in str(one.value) + str(two.value)
+    run_embed(partly)  # whole images need none
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "emptied", "swapped"])
@@ -151,15 +176,15 @@ def test_damaged_cache_is_computed_again(
 def test_interruption_loses_at_most_a_shard(
     cells: pd.DataFrame, run_embed: Callable[..., EmbeddingTable], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    original, calls = embed_module.measure, []
+    original, calls = embedding_loader.measure, []
 
-    def interrupted(tasks: list, field_of_view: float, size: int) -> np.ndarray:
+    def interrupted(tasks: list, field_of_view_um: float, size: int) -> np.ndarray:
         calls.append(len(tasks))
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return original(tasks, field_of_view=field_of_view, size=size)
+        return original(tasks, field_of_view_um=field_of_view_um, size=size)
 
-    monkeypatch.setattr(embed_module, "measure", interrupted)
+    monkeypatch.setattr(embedding_loader, "measure", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_embed(cells)
     assert len(list((tmp_path / "cache").iterdir())) == 2  # whole shards only, nothing half-written
@@ -176,7 +201,7 @@ def test_torch_encoder_goes_the_same_way(
     weights = tmp_path / "tiny.safetensors"
     save_file(timm.create_model("mobilenetv3_small_050", pretrained=False).state_dict(), weights)
     first = run_embed(cells, TINY + str(weights), shard=24)
-    second = run_embed(cells.iloc[::-1], TINY + str(weights), shard=7, workers=2, cache=tmp_path / "other")
+    second = run_embed(cells.iloc[::-1], TINY + str(weights), shard=7, batch_size=5, cache=tmp_path / "other")
     assert first.X.shape == (24, first.dim) and np.ptp(first.X, axis=0).max() > 0
     assert np.allclose(first.X, second.X[::-1], atol=1e-6, rtol=1e-5)
     assert first.metadata["weights_sha256"] == embed_module.run.sha256(weights)
@@ -196,7 +221,15 @@ def test_missing_image_is_named(cells: pd.DataFrame, run_embed: Callable[..., Em
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"workers": 0}, "workers is 0"), ({"shard": 0}, "shard is 0"), ({"field_of_view": 1.2}, "field_of_view is 1.2")],
+    [
+        ({"workers": -1}, "workers is -1"),
+        ({"shard": 0}, "shard is 0"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"precision": "half"}, "precision is 'half'"),
+        ({"precision": "bfloat16"}, "precision is 'bfloat16'.*morphometry"),
+        ({"field_of_view_um": -1.0}, "field_of_view_um is -1.0"),
+        ({"field_of_view_um": float("nan")}, "field_of_view_um is nan"),
+    ],
 )
 def test_bad_arguments_are_refused(
     options: dict, words: str, cells: pd.DataFrame, run_embed: Callable[..., EmbeddingTable]
@@ -293,7 +326,7 @@ def test_morphometry_of_real_cells_carries_the_class(real_data: Path, tmp_path: 
     rows = pd.DataFrame({"cell_id": [cell_id(file) for file in files], "path": paths})
     labels = np.array([file.parent.name for file in files])
     train = np.arange(len(files)) % 2 == 0
-    X = embed(rows, real_data, cache=tmp_path, progress=False, workers=1).X
+    X = embed(rows, real_data, cache=tmp_path, progress=False, workers=0).X
     assert len(files) == 160 and len(np.unique(labels)) == 8
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=500)).fit(X[train], labels[train])
     assert balanced_accuracy_score(labels[~train], probe.predict(X[~train])) > 0.6

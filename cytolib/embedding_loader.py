@@ -1,0 +1,222 @@
+"""Getting cells to an encoder: read, checked and resized ahead of it, in order, in threads or worker processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from threadpoolctl import threadpool_limits
+
+from cytolib import run
+from cytolib.data import images
+
+if TYPE_CHECKING:
+    import torch
+
+    from cytolib.transforms import ResizeNormalise
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_DEATH = re.compile(r"worker \(pid(?:\(s\))? [\d, ]+\) (exited unexpectedly|is killed by signal: [\w ]+)")
+_TURN = 4  # batches a thread reads before the encoder takes its turn
+_AHEAD = 2  # batches a thread or process may be ahead of the encoder
+_REFUSALS = (ValueError, FileNotFoundError, TypeError)
+
+
+class Task(NamedTuple):
+    """A cell to embed: image file, the cell_id that its bytes must have, its scale where a field of view needs it."""
+
+    file: str
+    cell_id: str
+    um_per_px: float | None
+
+
+def load_checked(task: Task, field_of_view_um: float) -> Image.Image:
+    """The image of a task, after its bytes proved to be those of its ``cell_id``.
+
+    Raises:
+        ValueError: if they are not; FileNotFoundError if there is no such file.
+    """
+    try:
+        found = images.cell_id(task.file)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"{task.file}: the cell table names it, but it cannot be read ({error.strerror}); "
+            "read the data folder again (notebook 00_data)"
+        ) from error
+    if found != task.cell_id:
+        raise ValueError(
+            f"{task.file}: its bytes have sha256 {found[:12]}…, the cell table's cell_id says {task.cell_id[:12]}…; "
+            "the image was changed: read the data folder again (notebook 00_data)"
+        )
+    return images.load_image(task.file, field_of_view_um, task.um_per_px)
+
+
+@dataclass(frozen=True)
+class PixelBatch:
+    """Tasks -> (B, size, size, 3) uint8 tensor, resized; picklable. The encoder normalises, on its own device."""
+
+    transform: ResizeNormalise
+    field_of_view_um: float
+
+    def __call__(self, tasks: Sequence[Task]) -> torch.Tensor:
+        import torch
+
+        pixels = np.empty((len(tasks), self.transform.size, self.transform.size, 3), dtype=np.uint8)
+        for k, task in enumerate(tasks):
+            pixels[k] = self.transform.pixels(load_checked(task, self.field_of_view_um))
+        return torch.from_numpy(pixels)
+
+
+def pixel_batches(
+    load: PixelBatch, batches: Iterable[Sequence[Task]], workers: int, accelerator: bool
+) -> Iterator[torch.Tensor]:
+    """Batches of pixels, in order: from ``workers`` processes, or with 0 from threads of this process.
+
+    Pillow lets go of the interpreter lock while it decodes and resizes. Beside an accelerator threads read ahead; on a
+    CPU they take turns with the encoder, which wants all cores at once: a thread that decodes on one of them makes the
+    others wait at every layer (0.74 of the bare model's speed when reading ahead, 0.91 in turns: MobileNetV2, 2 cores).
+    Processes do not wait for the lock either, which tells from several thousand cells a second, on an accelerator.
+    """
+    if workers:
+        return in_processes(load, batches, workers, pin=accelerator)
+    return (in_threads if accelerator else in_turns)(load, batches, run.threads())
+
+
+def in_turns(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
+    """``map`` in threads, in order; while a result is being used, no thread works."""
+    remaining = iter(items)
+    with ThreadPoolExecutor(threads) as pool:
+        while turn := list(islice(remaining, threads * _TURN)):
+            yield from list(pool.map(function, turn))
+
+
+def in_threads(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
+    """``map`` in threads, in order, never more than ``_AHEAD`` results a thread ahead."""
+    with ThreadPoolExecutor(threads) as pool:
+        yield from _ahead(pool, function, items, threads * _AHEAD)
+
+
+def in_pool(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
+    """``map`` in processes without torch, in order; ``function`` and what it takes and gives must be picklable.
+
+    Raises:
+        RuntimeError: in one sentence, if a process dies.
+    """
+    context = multiprocessing.get_context("spawn")  # a fork would copy torch's and BLAS's locked threads
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread) as pool:
+        try:
+            yield from _ahead(pool, function, items, workers * _AHEAD)
+        except BrokenProcessPool as error:
+            raise _worker_died("") from error
+
+
+def _ahead(pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], window: int) -> Iterator[Result]:
+    # Executor.map would take in all items at once: the whole set would lie decoded in memory.
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > window:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+class _Batches:
+    """A map-style data set whose indices are the tasks themselves: workers hold no list of all cells."""
+
+    def __init__(self, load: PixelBatch) -> None:
+        self.load = load
+
+    def __getitem__(self, tasks: Sequence[Task]) -> torch.Tensor | Exception:
+        try:
+            return self.load(tasks)
+        except _REFUSALS as error:
+            return error  # raised again by who waits for it: torch would wrap it in a page of traceback
+
+
+def in_processes(
+    load: PixelBatch, batches: Iterable[Sequence[Task]], workers: int, pin: bool
+) -> Iterator[torch.Tensor]:
+    """Batches of pixels from a torch DataLoader with spawned processes, through shared memory, in order.
+
+    Raises:
+        ValueError, FileNotFoundError: a worker's, as it was; RuntimeError, in one sentence, if a worker dies.
+    """
+    from torch.utils.data import DataLoader
+
+    loader: DataLoader[Any] = DataLoader(
+        cast(Any, _Batches(load)),
+        batch_size=None,  # an item is a batch already
+        sampler=cast(Any, batches),
+        num_workers=workers,
+        prefetch_factor=_AHEAD,
+        pin_memory=pin,
+        collate_fn=_as_it_is,
+        worker_init_fn=_one_thread,
+        multiprocessing_context="spawn",  # a fork would copy CUDA's and torch's locked threads
+    )
+    for loaded in loader:
+        if isinstance(loaded, Exception):
+            raise loaded
+        yield loaded
+
+
+@contextmanager
+def worker_deaths() -> Iterator[None]:
+    """One sentence where torch reports a dead loader process: it does so wherever the main thread happens to be."""
+    try:
+        yield
+    except RuntimeError as error:
+        found = _DEATH.search(str(error))
+        if found is None:
+            raise
+        raise _worker_died(f" ({found[1]})") from error
+
+
+def _worker_died(how: str) -> RuntimeError:
+    return RuntimeError(
+        f"a worker process died{how}: call embed() under `if __name__ == '__main__':`, see that memory and shared "
+        "memory (/dev/shm) suffice, or pass workers=0; finished shards are in the cache"
+    )
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _one_thread(_: int = 0) -> None:
+    threadpool_limits(1)
+
+
+def measured_batches(
+    batches: Iterable[Sequence[Task]], field_of_view_um: float, size: int, workers: int
+) -> Iterator[NDArray[np.float32]]:
+    """Morphometry (b, D) of each batch, in order: in this process, or in ``workers`` of them."""
+    work = partial(measure, field_of_view_um=field_of_view_um, size=size)
+    return map(work, batches) if workers == 0 else in_pool(work, batches, workers)
+
+
+def measure(tasks: Sequence[Task], field_of_view_um: float, size: int) -> NDArray[np.float32]:
+    """Morphometry (B, D) of the images of ``tasks``; a top-level function, so that worker processes can import it."""
+    from cytolib.encoders import get_encoder
+
+    model, transform = get_encoder("morphometry", image_size=size)
+    return model([transform(load_checked(task, field_of_view_um)) for task in tasks])

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 
 matplotlib.use("Agg")
 
@@ -100,3 +101,45 @@ def test_synthetic_table_round_trip(tmp_path: Path) -> None:
         synthetic.write_synthetic(cells, vectors * np.nan, tmp_path / "c.parquet", {})
     with pytest.raises(FileNotFoundError, match="03_sample writes it"):
         synthetic.read_synthetic(tmp_path / "none.parquet")
+
+
+def test_pictures_of_one_scale_show_cells_in_their_sizes(tmp_path: Path) -> None:
+    """The same disc of 8 um on frames of two widths looks alike at one field of view, and not without."""
+    paths = []
+    for name, side in (("wide", 120), ("tight", 60)):
+        y, x = np.mgrid[:side, :side] - (side - 1) / 2
+        disc = np.where(np.hypot(x, y) <= 20, 30, 220).astype(np.uint8)  # 0.2 um a pixel
+        Image.fromarray(np.stack([disc] * 3, -1)).save(tmp_path / f"{name}.png")
+        paths.append(f"{name}.png")
+    cells = pd.DataFrame({"path": paths, "um_per_px": [0.2, 0.2]})
+    dark = [(image < 128).mean() for image in figures.read_images(cells, tmp_path, 64, field_of_view_um=12)]
+    assert dark[0] == pytest.approx(dark[1], rel=0.05)
+    whole = [(image < 128).mean() for image in figures.read_images(cells, tmp_path, 64)]
+    assert whole[1] > 3 * whole[0]
+    unknown = figures.read_images(cells.assign(um_per_px=[None, 0.2]), tmp_path, 64, field_of_view_um=12)
+    assert (unknown[0] < 128).mean() == pytest.approx(whole[0], rel=0.05)  # no scale: the whole picture
+
+
+def test_figures_of_the_tour() -> None:
+    image, mask = np.full((32, 32, 3), 200, np.uint8), np.zeros((32, 32), np.uint8)
+    mask[8:24, 8:24] = 1
+    mask[12:20, 12:20] = 2
+    outlined = figures.outlined_cells([image] * 2, [mask, 0 * mask], ["a cell", "none"])
+    assert len(outlined.axes[2].collections) == 2 and not outlined.axes[3].collections
+    path = figures.ambiguous_path([image] * 3, [0, 0.5, 1], [0.0, 0.4, 1.0], "lymphocyte", "monocyte")
+    assert path.axes[-1].lines[0].get_ydata().tolist() == [0.0, 0.4, 1.0]
+    objects = pd.DataFrame(
+        {"kind": ["cell", "smudge"], "label": ["monocyte", ""], "x0": [2, 9], "y0": [2, 9], "x1": [8, 20],
+         "y1": [8, 20], "score": [0.9, 0.3]}
+    )  # fmt: skip
+    field = figures.field_boxes(image, objects).axes[0]
+    assert [text.get_text() for text in field.texts] == ["monocyte 0.90", "smudge 0.30"]
+    assert [patch.get_linestyle() for patch in field.patches] == ["-", "--"]
+    skills = pd.DataFrame(
+        {"attribute": ["cell_diameter_um", "domain"], "kind": ["number", "category"], "skill": [0.9, 0.5],
+         "low": [0.8, 0.4], "high": [0.95, 0.6], "shuffled": [0.0, 0.01], "n": [50, 50]}
+    )  # fmt: skip
+    ax = figures.what_vectors_know(skills).axes[0]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["cell diameter, µm", "domain"]
+    scores = pd.DataFrame({"stage": [0, 0, 1], "score": [0.1, 0.2, 0.8]})
+    assert len(figures.along_maturity(scores, ("myeloblast", "promyelocyte", "myelocyte")).axes[0].get_xticks()) == 3

@@ -1,5 +1,6 @@
 """One style, one colour per class and per domain, one function a figure: tables in, figure out. Imports no torch."""
 
+from cytolib.data.taxonomy import in_order
 from cytolib.figures.cells import cell_rows, contact_sheet, read_images
 from cytolib.figures.charts import (
     class_counts,
@@ -22,9 +23,12 @@ from cytolib.figures.diffusion import (
     training_curves,
     two_clouds,
 )
-from cytolib.figures.style import class_colour, domain_colours, in_order, readable, short, style
+from cytolib.figures.style import class_colour, domain_colours, readable, short, style
+from cytolib.figures.tour import along_maturity, ambiguous_path, field_boxes, outlined_cells, what_vectors_know
 
 __all__ = [
+    "along_maturity",
+    "ambiguous_path",
     "cell_rows",
     "class_colour",
     "class_counts",
@@ -36,12 +40,14 @@ __all__ = [
     "embedding_map",
     "feature_boxes",
     "fidelity",
+    "field_boxes",
     "forest",
     "in_order",
     "map_images",
     "marginals",
     "noise_levels",
     "noising",
+    "outlined_cells",
     "read_images",
     "readable",
     "recall_heatmap",
@@ -51,4 +57,5 @@ __all__ = [
     "style",
     "training_curves",
     "two_clouds",
+    "what_vectors_know",
 ]

@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from cytolib.figures.style import WIDTH, class_colour, domain_colours, in_order, readable, subplots
+from cytolib.data.taxonomy import in_order
+from cytolib.figures.style import WIDTH, class_colour, domain_colours, readable, subplots
 
 
 def class_counts(counts: pd.DataFrame) -> Figure:
@@ -98,7 +99,8 @@ def map_images(points: pd.DataFrame, images: Sequence[np.ndarray], *, side: floa
         ax.imshow(image, extent=extent, zorder=2)
         corner = (extent[0], extent[2])
         ax.add_patch(plt.Rectangle(corner, 2 * half, 2 * half, fill=False, ec=class_colour(label), lw=2, zorder=3))
-    ax.set(xlim=(x.min() - half, x.max() + half), ylim=(y.min() - half, y.max() + half), xticks=[], yticks=[])
+    edge = 1.1 * half  # room for the frames' lines
+    ax.set(xlim=(x.min() - edge, x.max() + edge), ylim=(y.min() - edge, y.max() + edge), xticks=[], yticks=[])
     ax.set_aspect("equal")
     sns.despine(ax=ax, left=True, bottom=True)
     labels = in_order(points["label"])

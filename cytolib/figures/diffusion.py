@@ -8,7 +8,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from cytolib.figures.style import REAL, SYNTHETIC, WIDTH, class_colour, in_order, metric_title, readable, subplots
+from cytolib.data.taxonomy import in_order
+from cytolib.figures.style import REAL, SYNTHETIC, WIDTH, class_colour, metric_title, readable, subplots
 
 
 def noise_levels(sigmas: ArrayLike, training_sigmas: ArrayLike) -> Figure:

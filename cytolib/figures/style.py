@@ -7,9 +7,10 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import seaborn as sns
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from cytolib.data.taxonomy import CLASSES
+from cytolib.data.taxonomy import CELL_TYPES, CLASSES, MATURITY
 
 # Nine hues of Okabe and Ito (2008) and Tol's muted set (2021), told apart with the common colour vision deficiencies.
 _CLASS_COLOURS = dict(
@@ -19,6 +20,13 @@ _CLASS_COLOURS = dict(
         strict=True,
     )
 )
+# Finer types: a line of maturation is a ramp from young to old, whatever is left gets its own hue.
+_FINE_COLOURS: dict[str, str] = {
+    **dict(zip(MATURITY["myeloid"], map(to_hex, sns.color_palette("mako_r", 8)[1:7]), strict=True)),
+    **dict(zip(MATURITY["erythroid"], map(to_hex, sns.color_palette("rocket_r", 6)[1:5]), strict=True)),
+}
+_OTHERS = [name for name in CELL_TYPES if name not in (*_CLASS_COLOURS, *_FINE_COLOURS)]
+_FINE_COLOURS |= dict(zip(_OTHERS, map(to_hex, sns.husl_palette(len(_OTHERS), s=0.7, l=0.6)), strict=True))
 _DOMAIN_COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#AA3377", "#66CCEE", "#777777", "#000000")
 REAL, SYNTHETIC = "#3B3B3B", "#D55E00"
 WIDTH = 7.0  # inches: a page between its margins
@@ -53,8 +61,8 @@ def subplots(n_rows: int = 1, n_columns: int = 1, **options: Any) -> tuple[Figur
 
 
 def class_colour(label: str) -> str:
-    """The colour of a harmonised class, the same in every figure."""
-    return _CLASS_COLOURS[label]
+    """The colour of a harmonised class or cell type, the same in every figure."""
+    return _CLASS_COLOURS.get(label) or _FINE_COLOURS[label]
 
 
 def domain_colours(domains: Iterable[str]) -> dict[str, str]:
@@ -87,10 +95,7 @@ def metric_title(metric: str) -> str:
 
 def short(label: str) -> str:
     """A class name for captions under small pictures."""
-    return readable(label).replace("immature granulocyte", "immature gran.")
-
-
-def in_order(labels: Iterable[str]) -> list[str]:
-    """The labels that occur, in the taxonomy's order."""
-    present = set(labels)
-    return [name for name in CLASSES if name in present]
+    name = readable(label).replace("immature granulocyte", "immature gran.")
+    if " " in name:
+        name = name.replace("erythroblast", "eryth.").replace("neutrophil segmented", "segmented")
+    return name.replace("neutrophil band", "band")

@@ -147,13 +147,26 @@ def peak_of(arguments: list[str], sizes: list[int]) -> Iterator[dict[str, float]
         yield json.loads(done.stdout.splitlines()[-1])
 
 
+def peak_mib() -> float:
+    """Peak resident memory of this process in MiB.
+
+    From /proc: ``ru_maxrss`` starts at the peak of the process that started this one.
+    """
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    line = next(line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) / 1024
+
+
 def only_peak(cells: pd.DataFrame, root: Path, encoder: str, options: dict, cache: Path) -> dict[str, float]:
     """Embed the cells once; MiB at the peak of this process and of its largest child, MiB of the result, seconds."""
     before = time.perf_counter()
     found = embed(cells, root, encoder, cache=cache, progress=False, **options)
     took = time.perf_counter() - before
-    own, child = (resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    child = child if options["workers"] else 0.0  # else it is some library's short-lived helper
+    own = peak_mib()
+    # The kernel hands a parent's peak on to its children; loader processes are smaller than that only at the start.
+    child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024 if options["workers"] else 0.0
     array = found.X.nbytes / 2**20
     return {"cells": len(cells), "peak": own, "array": array, "rest": own - array, "worker": child, "seconds": took}
 

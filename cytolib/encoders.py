@@ -97,7 +97,7 @@ def get_encoder(
         image_size: pixels a side, for model and transform alike; default: the model's own.
         pretrained: without ``weights``: fetch the published ones; False gives seeded random ones.
         precision: ``float32``, ``bfloat16`` (autocast) or ``auto``: bfloat16 on CUDA, float32 elsewhere.
-        batch_size: cells a forward pass; default 4 on a CPU, 256 on an accelerator. No value depends on it by more
+        batch_size: cells a forward pass; default 8 on a CPU, 256 on an accelerator. No value depends on it by more
             than rounding.
 
     Raises:

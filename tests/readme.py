@@ -1,7 +1,8 @@
 """The READMEs' made blocks: `python -m tests.readme` writes them anew.
 
 Between `<!-- NAME -->` and `<!-- /NAME -->`. In README.md: `times` (of each stage) and `results` (key results of each
-run), from the committed reference runs. In data/README.md: `datasets`, from the registry.
+run), from the committed reference runs; `encoders`, `marrow` and `speed`, from benchmarks/results. In data/README.md:
+`datasets`, from the registry.
 """
 
 import csv
@@ -14,6 +15,7 @@ from cytolib.data.registry import DATA_SETS
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "papermill_runs" / "reference"
+MEASURED = ROOT / "benchmarks" / "results"
 README = ROOT / "README.md"
 DATA_README = ROOT / "data" / "README.md"
 RUNS = {"default": "phantoms", "pbc": "PBC"}
@@ -23,7 +25,7 @@ QUESTIONS = {
         "images → cell table, split, contact sheet",
         "not used",
     ),
-    "01_embed": ("what does the encoder see", "cell table → embeddings, map, probes", "for `timm:` encoders"),
+    "01_embed": ("what does the encoder see", "cell table → embeddings, map, probes", "not measured"),
     "02_train_diffusion": ("can a small model learn the embeddings", "embeddings → model folder", "not measured"),
     "03_sample": ("are synthetic cells right, various, new", "model → synthetic table, fidelity", "not measured"),
     "04_augment_classifiers": ("do classifiers get better, where, how much", "real, synthetic → arms", "not used"),
@@ -79,6 +81,83 @@ def results() -> str:
     return "\n\n".join(parts)
 
 
+Rows = dict[tuple[str, ...], dict[str, float]]
+
+
+def _measured(file: str, *keys: str) -> Rows:
+    """Metrics of a benchmark's table, by the columns ``keys`` and in the table's order."""
+    rows: Rows = {}
+    with open(MEASURED / file, newline="", encoding="utf-8") as table:
+        for row in csv.DictReader(table):
+            metrics = rows.setdefault(tuple(row[key] for key in keys), {"n": float(row["n"])})
+            metrics[row["metric"]] = float(row["value"])
+    return rows
+
+
+def _with_ends(metrics: dict[str, float], name: str) -> str:
+    if name not in metrics:
+        return ""
+    ends = [metrics.get(f"{name}[{end}]") for end in ("low", "high")]
+    return f"{metrics[name]:.2f}" + ("" if None in ends else " [{:.2f}, {:.2f}]".format(*ends))
+
+
+def _plain(encoder: str) -> str:
+    """An encoder's name without its options."""
+    return re.sub(r"\?\S*", "", encoder).removeprefix("timm:").replace("_", " ")
+
+
+def encoders() -> str:
+    """Probes on PBC and across sites, an encoder a column."""
+    rows = _measured("encoders.csv", "experiment", "domain", "encoder", "method")
+    found = {key: metrics for key, metrics in rows.items() if key[3] == "logistic_regression"}
+    names = list(dict.fromkeys(key[2] for key in found))
+    lines = [
+        "| logistic regression on frozen embeddings | test cells | score | " + " | ".join(map(_plain, names)) + " |",
+        "|---|---|---|" + "---|" * len(names),
+    ]
+    for experiment, domain in dict.fromkeys(key[:2] for key in found):
+        whole = experiment == "encoders"
+        metric, score = ("balanced_accuracy", "balanced accuracy") if whole else ("macro_f1", "macro F1")
+        what = "PBC, eight classes, whole frame" if whole else f"five classes, 22 µm: {domain.replace('_', ' ')}"
+        cells = [found[experiment, domain, name, "logistic_regression"] for name in names]
+        values = " | ".join(_with_ends(metrics, metric) for metrics in cells)
+        lines.append(f"| {what} | {cells[0]['n']:,.0f} | {score} | {values} |")
+    lines.append("| DinoBloom S, B, L, G | | | not measured by us" + " |" * len(names))
+    return "\n".join(lines)
+
+
+def marrow() -> str:
+    """Bone marrow of Choi: classification and order, an encoder a row."""
+    rows = _measured("bone_marrow.csv", "encoder", "experiment", "method")
+    lines = [
+        "| encoder | ten classes: balanced accuracy | macro F1 | within one stage | myeloid, all / 144 px frames |"
+        " erythroid, all / 144 px frames |",
+        "|---|---|---|---|---|---|",
+    ]
+    for encoder in dict.fromkeys(key[0] for key in rows):
+        classes = rows[encoder, "bone_marrow", "logistic_regression"]
+        parts = [_with_ends(classes, name) for name in ("balanced_accuracy", "macro_f1", "within_one_stage")]
+        for line in ("myeloid", "erythroid"):
+            both = [rows[encoder, f"maturity_{line}{frames}", "ridge"] for frames in ("", " (one magnification)")]
+            parts.append(" / ".join(_with_ends(metrics, "spearman") for metrics in both))
+        lines.append(f"| {_plain(encoder)} | " + " | ".join(parts) + " |")
+    shuffled = [m for key, m in rows.items() if key[1:] == ("bone_marrow (shuffled labels)", "logistic_regression")]
+    values = ", ".join(f"{metrics['balanced_accuracy']:.2f}" for metrics in shuffled)
+    return "\n".join(
+        [*lines, "", f"Balanced accuracy with shuffled labels, in the same order: {values}; chance is 0.10."]
+    )
+
+
+def speed() -> str:
+    """Embedding beside the bare model and plain loops, and its memory."""
+    found = json.loads((MEASURED / "embedding.json").read_text(encoding="utf-8"))
+    lines = ["| method | cells a second | of the bare model |", "|---|---|---|"]
+    for method, row in found["speed"].items():
+        lines.append(f"| {method} | {row['cells/s']:.0f} | {row['x model only']:.0%} |")
+    peaks = ", ".join(f"{row['rest']:,.0f} MiB for {row['cells']:,.0f} cells" for row in found["memory"])
+    return "\n".join([*lines, "", f"Peak memory of a fresh process, less the result's own array: {peaks}."])
+
+
 def datasets() -> str:
     """Table of the registry: every data set, whose it is, how large its pixels are, and what to beware of."""
     rows = ["| name | what | cells | licence | source | scale |", "|---|---|---|---|---|---|"]
@@ -101,7 +180,10 @@ def filled(text: str, *blocks: Callable[[], str]) -> str:
     return text
 
 
-FILES: dict[Path, tuple[Callable[[], str], ...]] = {README: (times, results), DATA_README: (datasets,)}
+FILES: dict[Path, tuple[Callable[[], str], ...]] = {
+    README: (times, results, encoders, marrow, speed),
+    DATA_README: (datasets,),
+}
 
 
 if __name__ == "__main__":

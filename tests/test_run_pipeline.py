@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
 import signal
@@ -10,7 +12,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from cytolib.cli import main
 from cytolib.run.execute import exclusive
@@ -179,6 +183,26 @@ def test_real_cells_are_not_published(toy: Path) -> None:
     assert [o.get("text") for o in real["cells"][2]["outputs"]] == [["120 cells\n"], NOT_SHOWN + "\n"]
     assert real["cells"][3]["outputs"] == [text, picture] == drawn["cells"][2]["outputs"]
     assert "papermill" not in real["metadata"]
+
+
+def test_photographs_are_published_as_jpeg_and_charts_as_they_are(toy: Path) -> None:
+    def png(pixels: np.ndarray) -> str:
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, format="PNG")
+        return base64.b64encode(buffer.getvalue()).decode()
+
+    smooth = np.random.default_rng(0).integers(0, 255, (32, 32, 4), dtype=np.uint8)
+    photograph = png(np.asarray(Image.fromarray(smooth).resize((512, 512), Image.Resampling.BICUBIC)))
+    chart = png(np.zeros((512, 512, 3), np.uint8))
+    path = write_notebook(toy / "shown.ipynb", "show(cells)", "plot()")
+    notebook = json.loads(path.read_text())
+    for cell, picture in zip(notebook["cells"][2:4], (photograph, chart), strict=True):
+        cell["outputs"] = [{"output_type": "display_data", "data": {"image/png": picture}, "metadata": {}}]
+    path.write_text(json.dumps(notebook))
+    shown, plotted = (cell["outputs"][0]["data"] for cell in public_notebook(path, False)["cells"][2:4])
+    assert plotted == {"image/png": chart} and list(shown) == ["image/jpeg"]
+    with Image.open(io.BytesIO(base64.b64decode(shown["image/jpeg"]))) as found:
+        assert found.size == (512, 512) and len(shown["image/jpeg"]) < len(photograph) / 2
 
 
 def test_only_finished_runs_are_published(toy: Path) -> None:

@@ -79,9 +79,10 @@ def _transfer(url: str, part: Path, *, checked: bool, progress: bool, attempts: 
                 failures = 1 if _size(part) > most else failures + 1
                 most = max(most, _size(part))
                 if failures >= attempts:
+                    kept = f"{size_text(_size(part))} are kept in {part}: " if _size(part) else "nothing came: "
                     raise OSError(
-                        f"{url}: given up after {attempts} tries without progress ({error}); "
-                        f"{size_text(_size(part))} are kept in {part}: the same command goes on from there"
+                        f"{url}: given up after {attempts} tries without progress ({error}); {kept}"
+                        "the same command goes on from there"
                     ) from error
             time.sleep(min(wait_s * 2 ** (failures - 1), MAX_WAIT_S))
 

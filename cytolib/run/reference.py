@@ -5,10 +5,14 @@ Pictures of real cells stay out of it: their licences differ, and anyone with th
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import shutil
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from cytolib.run.artefacts import atomic_path, write_json
 from cytolib.run.manifest import output_changes, read_manifest
@@ -18,7 +22,15 @@ from cytolib.run.stage import size_text
 from cytolib.run.stages import Chain
 
 MAX_TOTAL_BYTES = 8_000_000
-TABLES = ("results.parquet", "map.parquet", "history.parquet", "classifiers.csv", "key_results.csv")
+LARGE_PICTURE_BYTES = 100_000
+TABLES = (
+    "results.parquet",
+    "map.parquet",
+    "attributes.parquet",
+    "history.parquet",
+    "classifiers.csv",
+    "key_results.csv",
+)
 COVER = "cells_contact_sheet.png"  # the picture of the README
 CELLS_TAG = "shows-cells"
 NOT_SHOWN = "real cells are not redistributed: run this notebook to see them"
@@ -107,7 +119,25 @@ def public_notebook(path: Path, real: bool) -> dict[str, Any]:
         if len(kept) < len(cell["outputs"]):
             kept.append({"output_type": "stream", "name": "stdout", "text": NOT_SHOWN + "\n"})
         cell["outputs"] = kept
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", []):
+            _shrink_picture(output.get("data") or {})
     return notebook
+
+
+def _shrink_picture(data: dict[str, Any]) -> None:
+    """Photographs, which PNG hardly packs, become JPEG; charts are small as they are, and stay."""
+    content = base64.b64decode("".join(data.get("image/png", "")))
+    if len(content) < LARGE_PICTURE_BYTES:
+        return
+    packed = io.BytesIO()
+    with Image.open(io.BytesIO(content)) as picture:
+        on_white = Image.new("RGBA", picture.size, "white")
+        on_white.alpha_composite(picture.convert("RGBA"))
+        on_white.convert("RGB").save(packed, format="JPEG", quality=88)
+    if len(packed.getvalue()) < len(content) / 2:
+        del data["image/png"]
+        data["image/jpeg"] = base64.b64encode(packed.getvalue()).decode("ascii")
 
 
 def _shows_picture(output: dict[str, Any]) -> bool:

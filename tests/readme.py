@@ -22,10 +22,14 @@ RUNS = {"default": "phantoms", "pbc": "PBC"}
 QUESTIONS = {
     "00_data": (
         "what cells are there, from where, how unequal",
-        "images → cell table, split, contact sheet",
+        "images → cell table, split, duplicates, a tour",
         "not used",
     ),
-    "01_embed": ("what does the encoder see", "cell table → embeddings, map, probes", "not measured"),
+    "01_embed": (
+        "what does the encoder see",
+        "cell table → embeddings, UMAP, probes, attributes, order of age",
+        "not measured",
+    ),
     "02_train_diffusion": ("can a small model learn the embeddings", "embeddings → model folder", "not measured"),
     "03_sample": ("are synthetic cells right, various, new", "model → synthetic table, fidelity", "not measured"),
     "04_augment_classifiers": ("do classifiers get better, where, how much", "real, synthetic → arms", "not used"),

@@ -2,11 +2,12 @@
 
     python -m benchmarks.encoders [--data DIR] [--out FILE] [--mobilenet FILE] [--dinobloom FILE] [--limit N]
 
-PBC: eight classes, the whole frame, the split of ``configs/pbc.yaml``. Across sites: five classes, the central 22 um of
-every image, trained on PBC's main imaging set-up only; each site apart, over the classes that have at least four cells
-there. Chula's classes go with its slides: it is shown and is in no mean. Penalty and number of neighbours are chosen on
-PBC's validation cells, the test cells and the other sites are opened once. Intervals are 95 % bootstrap intervals over
-test cells within their class: no patients are named, so they say nothing about other patients.
+PBC: eight classes, whole frames, the split of ``configs/pbc.yaml``. Across sites: five classes, trained on PBC's main
+imaging set-up only, the central 22 um of every image, and to compare the whole frames that each site cut; each site
+apart, over the classes that have at least four cells there. Chula's classes go with its slides: it is shown and is in
+no mean. Penalty and number of neighbours are chosen on PBC's validation cells, the test cells and the other sites are
+opened once. Intervals are 95 % bootstrap intervals over test cells within their class: no patients are named, so they
+say nothing about other patients.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ TARGETS = ("zheng1", "zheng2", "chula")
 IN_MEAN = ("zheng1", "zheng2", "pbc_lilac")
 LEAST_CELLS = 4
 SCORES = ("balanced_accuracy", "macro_f1")
+#: Experiments across sites, and the field in micrometres: the same for all sites, or whatever frame each one cut.
+ACROSS = {"encoders_across_sites": FIELD_UM, "encoders_across_sites (whole frames)": 0.0}
 
 
 def read_cells(dataset: str, limit: int, scratch: Path) -> pd.DataFrame:
@@ -87,18 +90,21 @@ def on_pbc(pbc: pd.DataFrame, root: Path, encoder: str) -> pd.DataFrame:
     return scored(fit_probes(table.X, y, split), table.X[test], y[test], domain="pbc_main", **columns)
 
 
-def across_sites(pbc: pd.DataFrame, others: dict[str, pd.DataFrame], root: Path, encoder: str) -> pd.DataFrame:
-    """Five classes, 22 um: trained on PBC's main set-up, scored at each other site, and on average of three of them."""
+def across_sites(
+    pbc: pd.DataFrame, others: dict[str, pd.DataFrame], root: Path, encoder: str, experiment: str
+) -> pd.DataFrame:
+    """Five classes: trained on PBC's main set-up, scored at each other site, and on average of three of them."""
+    field_um = ACROSS[experiment]
     five = pbc[pbc["label"].isin(LABEL_SETS["five"].classes)]
-    table = embed(five, root, encoder, field_of_view_um=FIELD_UM)
+    table = embed(five, root, encoder, field_of_view_um=field_um)
     y, split = five["label"].to_numpy(dtype=str), five["split"].to_numpy(dtype=str)
     probes = fit_probes(table.X, y, split)
-    columns = {"experiment": "encoders_across_sites", "encoder": table.metadata["encoder"]}
+    columns = {"experiment": experiment, "encoder": table.metadata["encoder"]}
     test, lilac = split == "test", (five["domain"] == "pbc_lilac").to_numpy()
     rows = [scored(probes, table.X[test], y[test], dataset="pbc", domain="pbc_main", split="test", **columns)]
     sites = {"pbc_lilac": (table.X[lilac], y[lilac])}
     for name, cells in others.items():
-        sites[name] = embed(cells, root, encoder, field_of_view_um=FIELD_UM).X, cells["label"].to_numpy(dtype=str)
+        sites[name] = embed(cells, root, encoder, field_of_view_um=field_um).X, cells["label"].to_numpy(dtype=str)
     for name, (X, labels) in sites.items():
         kept = common(labels)
         rows.append(scored(probes, X[kept], labels[kept], dataset=name, domain=name, split="other site", **columns))
@@ -150,7 +156,10 @@ def report(rows: pd.DataFrame, with_dinobloom: bool) -> str:
     lines = []
     for experiment, title in (
         ("encoders", "PBC test split, eight classes, whole frame"),
-        ("encoders_across_sites", f"Trained on PBC's main set-up, five classes, {FIELD_UM:g} um"),
+        *(
+            (name, f"Trained on PBC's main set-up, five classes, {um:g} um (0: whole frames)")
+            for name, um in ACROSS.items()
+        ),
     ):
         part = rows[rows["experiment"] == experiment]
         lines += [title, probing.compact(part, SCORES, ("encoder", "domain", "method", "n")), ""]
@@ -182,7 +191,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         others = {name: read_cells(name, options.limit, Path(scratch)) for name in TARGETS}
         found = []
         for encoder in encoders:
-            found += [on_pbc(pbc, root, encoder), across_sites(pbc, others, root, encoder)]
+            found += [on_pbc(pbc, root, encoder)]
+            found += [across_sites(pbc, others, root, encoder, experiment) for experiment in ACROSS]
     rows = pd.concat(found, ignore_index=True)
     print(report(rows, with_dinobloom=bool(options.dinobloom)))
     if options.limit:

@@ -122,7 +122,8 @@ def encoders() -> str:
     for experiment, domain in dict.fromkeys(key[:2] for key in found):
         whole = experiment == "encoders"
         metric, score = ("balanced_accuracy", "balanced accuracy") if whole else ("macro_f1", "macro F1")
-        what = "PBC, eight classes, whole frame" if whole else f"five classes, 22 µm: {domain.replace('_', ' ')}"
+        frame = "whole frames" if "whole" in experiment else "22 µm"
+        what = "PBC, eight classes, whole frames" if whole else f"five classes, {frame}: {domain.replace('_', ' ')}"
         cells = [found[experiment, domain, name, "logistic_regression"] for name in names]
         values = " | ".join(_with_ends(metrics, metric) for metrics in cells)
         lines.append(f"| {what} | {cells[0]['n']:,.0f} | {score} | {values} |")

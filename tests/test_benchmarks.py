@@ -162,7 +162,7 @@ def test_sites_are_scored_apart_and_chula_is_in_no_mean(monkeypatch: pytest.Monk
         return SimpleNamespace(X=rows, metadata={"encoder": encoder})
 
     monkeypatch.setattr(encoders, "embed", known)
-    rows = encoders.across_sites(pbc, others, Path(), "morphometry")
+    rows = encoders.across_sites(pbc, others, Path(), "morphometry", "encoders_across_sites")
     f1 = rows[(rows["metric"] == "macro_f1") & (rows["method"] == "knn")].set_index("domain")
     assert f1["value"]["chula"] < 0.1 and f1["value"][["pbc_main", "pbc_lilac", "zheng1", "zheng2"]].min() > 0.9
     mean = f1.loc["mean of zheng1, zheng2, pbc_lilac"]

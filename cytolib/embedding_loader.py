@@ -173,10 +173,24 @@ def in_processes(
         worker_init_fn=_one_thread,
         multiprocessing_context="spawn",  # a fork would copy CUDA's and torch's locked threads
     )
-    for loaded in loader:
-        if isinstance(loaded, Exception):
-            raise loaded
-        yield loaded
+    loading: Any = iter(loader)
+    try:
+        while (loaded := _next(loading)) is not None:
+            if isinstance(loaded, Exception):
+                raise loaded
+            yield loaded
+    finally:
+        # At once, not when the traceback lets go of it: until then torch raises a worker's death again whenever any
+        # other child of this process ends.
+        loading._shutdown_workers()
+
+
+def _next(loading: Iterator[Any]) -> Any:
+    """The next item, None at the end; one sentence where a worker died before its tensor was fetched from it."""
+    try:
+        return next(loading, None)
+    except (ConnectionError, EOFError, FileNotFoundError) as error:
+        raise _worker_died(f" ({type(error).__name__})") from error
 
 
 @contextmanager

@@ -100,6 +100,8 @@ def test_a_killed_worker_gives_one_sentence() -> None:
     with pytest.raises(RuntimeError, match="a worker process died .*workers=0") as caught, loader.worker_deaths():
         list(loader.in_processes(_Dying(), [[k] for k in range(8)], 1, pin=False))  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
+    subprocess.run(["true"], check=True)  # a child that ends while the traceback is held: the death is not raised again
+    os.kill(os.getpid(), signal.SIGCHLD)
     with pytest.raises(RuntimeError, match="out of paper"), loader.worker_deaths():
         raise RuntimeError("out of paper")  # other errors pass as they are
 

@@ -74,8 +74,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.recv(1)
             self.close_connection = True
             return
+        self.site.sent += whole if drop is None else min(drop, whole)  # before: whoever has it all may ask at once
         self.wfile.write(body[:drop])
-        self.site.sent += whole if drop is None else min(drop, whole)
         if drop is not None:
             self.wfile.flush()
             self.close_connection = True

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -247,8 +248,11 @@ def test_whatever_ends_it_the_same_command_goes_on(
     while not (part.exists() and part.stat().st_size > 1_000_000):
         assert process.poll() is None and time.monotonic() < until, process.communicate()
         time.sleep(0.01)
-    process.send_signal(ending)
-    out, err = process.communicate(timeout=30)
+    for _ in range(3):  # an interrupt that hits a destructor is printed and lost by Python: whoever waits presses again
+        process.send_signal(ending)
+        with suppress(subprocess.TimeoutExpired):
+            out, err = process.communicate(timeout=20)
+            break
     assert process.returncode == code
     if ending == signal.SIGINT:
         assert "are kept in" in out and "the same command goes on from there" in err

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cytolib.data.cards import DataSet
 from cytolib.data.images import ImageFacts
-from cytolib.data.readers.common import Entry, Reading, entries_by_folder, find_folder, read_entries
+from cytolib.data.readers.common import Entry, Reading, entries_by_folder, find_folder, read_entries, square_frame
 
 FOLDER = "choi_bone_marrow"
 
@@ -44,10 +44,6 @@ def _domain(_: Entry, facts: ImageFacts) -> str:
     return "choi_144" if facts.width > 120 else "choi_96"
 
 
-def _um_per_px(_: Entry, facts: ImageFacts) -> float:
-    return FRAME_UM / facts.width
-
-
 def read(root: Path, scratch: Path | None = None, *, progress: bool = True) -> Reading:
     """Read ``root/choi_bone_marrow/<0..9>/<number>.jpg``; no patient is named, so ``group`` is null."""
     entries, others = entries_by_folder(find_folder(root, (FOLDER,)), LABELS)
@@ -57,7 +53,7 @@ def read(root: Path, scratch: Path | None = None, *, progress: bool = True) -> R
         dataset="choi",
         label_map=LABELS,
         domain=_domain,
-        um_per_px=_um_per_px,
+        um_per_px=square_frame(FRAME_UM),
         not_images=others,
         progress=progress,
     )

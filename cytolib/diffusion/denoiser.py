@@ -62,6 +62,7 @@ class EmbeddingDenoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
         depth: number of residual blocks.
         expansion: hidden width of a block's MLP over ``width``.
         dropout: dropout probability inside a block's MLP.
+        objective: what the output means: 'edm' or 'flow_matching' (:mod:`cytolib.diffusion.preconditioning`).
     """
 
     _supports_gradient_checkpointing = False
@@ -77,8 +78,11 @@ class EmbeddingDenoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
         depth: int = 3,
         expansion: int = 2,
         dropout: float = 0.0,
+        objective: str = "edm",
     ) -> None:
         super().__init__()
+        if objective not in ("edm", "flow_matching"):
+            raise ValueError(f"objective is {objective!r}, expected 'edm' or 'flow_matching'")
         if width % 16:  # narrow odd matrices round a row by its place among the others, and cells must not depend on it
             raise ValueError(f"width is {width}, expected a multiple of 16")
         self.noise_embedding = nn.Sequential(FourierEmbedding(64), nn.Linear(64, width))

@@ -1,29 +1,47 @@
-"""Preconditioning and loss of an EDM denoiser (Karras, Aittala, Aila & Laine 2022, arXiv 2206.00364, table 1).
+"""Preconditioning and loss of the two training objectives, written for one noise level sigma.
 
-The network F sees a unit-variance input and predicts a unit-variance target at every noise level sigma; the denoised
-vector is D(x; sigma) = c_skip x + c_out F(c_in x; c_noise) (eq. 7). Embeddings are standardised, so sigma_data = 1.
+A noisy vector is x = y + sigma n. The network F sees c_in x and predicts a target of about unit scale; the denoised
+vector is D(x; sigma) = c_skip x + c_out F(c_in x; c_noise). Embeddings are standardised, so sigma_data = 1.
+
+``edm``: Karras, Aittala, Aila & Laine 2022 (arXiv 2206.00364), table 1 and eq. 7. With sigma_data = 1 the network
+predicts minus the velocity of a variance-preserving process (Salimans & Ho 2022, arXiv 2202.00512).
+``flow_matching``: Lipman et al. 2023 (arXiv 2210.02747) on straight paths x_t = (1 - t) y + t n. As sigma = t / (1 - t)
+and x_t = x / (1 + sigma), the velocity n - y is one more preconditioning of the same problem.
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 
+Objective = Literal["edm", "flow_matching"]
+OBJECTIVES: tuple[Objective, ...] = ("edm", "flow_matching")
 SIGMA_DATA = 1.0
-SIGMA_MEAN, SIGMA_STD = -0.4, 1.2  # of ln sigma in training (P_mean and P_std of table 1)
+#: Mean and standard deviation of ln sigma in training. EDM: near P_mean and P_std of table 1, moved up for data of unit
+#: variance. Flow matching: logit t = ln sigma is standard normal (Esser et al. 2024, arXiv 2403.03206, eq. 19).
+NOISE_DISTRIBUTION: dict[Objective, tuple[float, float]] = {"edm": (-0.4, 1.2), "flow_matching": (0.0, 1.0)}
+SIGMA_MEAN, SIGMA_STD = NOISE_DISTRIBUTION["edm"]
 
 
-def c_skip(sigma: torch.Tensor) -> torch.Tensor:
+def c_skip(sigma: torch.Tensor, objective: Objective = "edm") -> torch.Tensor:
     """Share of the noisy vector that passes to the output unchanged."""
+    if objective == "flow_matching":
+        return 1.0 / (1.0 + sigma)
     return SIGMA_DATA**2 / (sigma**2 + SIGMA_DATA**2)
 
 
-def c_out(sigma: torch.Tensor) -> torch.Tensor:
-    """Scale of the network's output."""
+def c_out(sigma: torch.Tensor, objective: Objective = "edm") -> torch.Tensor:
+    """Scale of the network's output; -t for flow matching."""
+    if objective == "flow_matching":
+        return -sigma / (1.0 + sigma)
     return sigma * SIGMA_DATA / (sigma**2 + SIGMA_DATA**2).sqrt()
 
 
-def c_in(sigma: torch.Tensor) -> torch.Tensor:
-    """Scale of the network's input."""
+def c_in(sigma: torch.Tensor, objective: Objective = "edm") -> torch.Tensor:
+    """Scale of the network's input: to unit variance, or to the vector x_t on the straight path."""
+    if objective == "flow_matching":
+        return 1.0 / (1.0 + sigma)
     return 1.0 / (sigma**2 + SIGMA_DATA**2).sqrt()
 
 
@@ -39,10 +57,10 @@ def denoise(
     class_labels: torch.Tensor | None = None,
     domain_labels: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """D(x; sigma), eq. 7: the expected clean vector (B, D) for noisy vectors (B, D) at noise levels (B,)."""
-    column = sigma[:, None]
-    output = denoiser(c_in(column) * noisy, c_noise(sigma), class_labels, domain_labels)
-    return c_skip(column) * noisy + c_out(column) * output.to(noisy.dtype)
+    """D(x; sigma), EDM eq. 7: the expected clean vector (B, D) for noisy vectors (B, D) at noise levels (B,)."""
+    column, objective = sigma[:, None], objective_of(denoiser)
+    output = denoiser(c_in(column, objective) * noisy, c_noise(sigma), class_labels, domain_labels)
+    return c_skip(column, objective) * noisy + c_out(column, objective) * output.to(noisy.dtype)
 
 
 def denoising_loss(
@@ -53,13 +71,18 @@ def denoising_loss(
     class_labels: torch.Tensor | None = None,
     domain_labels: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Weighted denoising error of each vector (B,), eq. 8: lambda(sigma) ||D(y + n; sigma) - y||^2 / D.
+    """Squared error of F against its own target, (y - c_skip x) / c_out, a mean over dimensions for each vector (B,).
 
-    The weight lambda = 1 / c_out^2 makes this the plain squared error of F against its own target
-    (y - c_skip x) / c_out, which is how it is computed: no cancellation at small sigma.
+    For ``edm`` this is the weighted denoising error of eq. 8 with lambda = 1 / c_out^2, without its cancellation at
+    small sigma; for ``flow_matching`` the conditional flow matching loss, whose target is n - y.
     """
-    column = sigma[:, None]
+    column, objective = sigma[:, None], objective_of(denoiser)
     noisy = clean + column * noise
-    target = (clean - c_skip(column) * noisy) / c_out(column)
-    output = denoiser(c_in(column) * noisy, c_noise(sigma), class_labels, domain_labels)
+    target = (clean - c_skip(column, objective) * noisy) / c_out(column, objective)
+    output = denoiser(c_in(column, objective) * noisy, c_noise(sigma), class_labels, domain_labels)
     return (output.float() - target).square().mean(dim=1)
+
+
+def objective_of(denoiser: torch.nn.Module) -> Objective:
+    """The objective a denoiser was trained with."""
+    return denoiser.config["objective"]

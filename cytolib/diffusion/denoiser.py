@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
@@ -43,9 +45,9 @@ class ResidualBlock(nn.Module):
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
 
-    def forward(self, hidden: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
-        shift, scale, gate = self.modulation(condition).chunk(3, dim=1)
-        return hidden + gate * self.mlp(self.norm(hidden) * (1 + scale) + shift)
+    def forward(self, hidden: torch.Tensor, modulation: torch.Tensor) -> torch.Tensor:
+        shift, scale, gate = modulation.chunk(3, dim=1)
+        return torch.addcmul(hidden, gate, self.mlp(torch.addcmul(shift, self.norm(hidden), 1 + scale)))
 
 
 class EmbeddingDenoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
@@ -118,15 +120,32 @@ class EmbeddingDenoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
             (B, D) output, of unit scale.
         """
         timestep = torch.as_tensor(timestep, device=sample.device).expand(len(sample))
-        condition = self.noise_embedding(timestep) + _look_up(self.class_embedding, class_labels, len(sample))
+        return self.modulated(sample, self.modulations(timestep, class_labels, domain_labels))
+
+    def modulations(
+        self, timestep: torch.Tensor, class_labels: torch.Tensor | None, domain_labels: torch.Tensor | None = None
+    ) -> list[torch.Tensor]:
+        """All that noise level and condition say to the layers, for (B,) timesteps, classes and domains.
+
+        It does not depend on the vectors: a sampler computes it once for each level and class, not for each cell.
+
+        Returns:
+            A tensor (B, 3 width) for each block, and one (B, 2 width) for the output.
+        """
+        condition = self.noise_embedding(timestep) + _look_up(self.class_embedding, class_labels, len(timestep))
         if self.domain_embedding is not None:
-            condition = condition + _look_up(self.domain_embedding, domain_labels, len(sample))
+            condition = condition + _look_up(self.domain_embedding, domain_labels, len(timestep))
         condition = self.condition(condition)
+        layers = [*(cast(ResidualBlock, block).modulation for block in self.blocks), self.modulation]
+        return [layer(condition) for layer in layers]
+
+    def modulated(self, sample: torch.Tensor, modulations: list[torch.Tensor]) -> torch.Tensor:
+        """Network output F of (B, D) scaled noisy vectors, for the ``modulations`` of their B rows."""
         hidden = self.input(sample)
-        for block in self.blocks:
-            hidden = block(hidden, condition)
-        shift, scale = self.modulation(condition).chunk(2, dim=1)
-        return self.output(self.norm(hidden) * (1 + scale) + shift)
+        for block, modulation in zip(self.blocks, modulations, strict=False):
+            hidden = block(hidden, modulation)
+        shift, scale = modulations[-1].chunk(2, dim=1)
+        return self.output(torch.addcmul(shift, self.norm(hidden), 1 + scale))
 
 
 def _look_up(table: nn.Embedding, labels: torch.Tensor | None, rows: int) -> torch.Tensor:

@@ -8,26 +8,28 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from cytolib.diffusion.labels import Labels, check_seeds, label_indices
 from cytolib.diffusion.noise import noise_from_seeds
-from cytolib.diffusion.pipeline import EmbeddingDiffusionPipeline, Labels, check_seeds, default_scheduler, label_indices
-from cytolib.diffusion.preconditioning import SIGMA_MEAN, SIGMA_STD, denoise
+from cytolib.diffusion.pipeline import EmbeddingDiffusionPipeline
+from cytolib.diffusion.preconditioning import NOISE_DISTRIBUTION, Objective, denoise_modulated
+from cytolib.diffusion.sampling import CHUNK, Conditions, Sampler
+from cytolib.diffusion.schedulers import Scheduler, default_scheduler, noise_level
 from cytolib.diffusion.standardizer import check_vectors
 
 NOISE_LEVELS = np.geomspace(0.02, 20.0, 16)
 
 
-def sampling_sigmas(num_inference_steps: int = 18) -> np.ndarray:
-    """(S,) noise levels that the default sampler visits, falling (EDM eq. 5, rho = 7)."""
-    scheduler = default_scheduler()
+def sampling_sigmas(num_inference_steps: int = 18, scheduler: Scheduler | None = None) -> np.ndarray:
+    """(S,) noise levels that a scheduler (by default EDM eq. 5, rho = 7) visits, falling."""
+    scheduler = default_scheduler() if scheduler is None else scheduler
     scheduler.set_timesteps(num_inference_steps)
-    return scheduler.sigmas[:-1].numpy().astype(np.float64)
+    return np.array([noise_level(scheduler, i)[0] for i in range(len(scheduler.timesteps))])
 
 
-def training_sigmas(
-    n: int, *, seed: int = 0, sigma_mean: float = SIGMA_MEAN, sigma_std: float = SIGMA_STD
-) -> np.ndarray:
-    """(n,) noise levels as training draws them: ln sigma ~ N(sigma_mean, sigma_std^2)."""
-    return np.exp(sigma_mean + sigma_std * np.random.default_rng(seed).standard_normal(n))
+def training_sigmas(n: int, *, seed: int = 0, objective: Objective = "edm") -> np.ndarray:
+    """(n,) noise levels as training draws them: ln sigma ~ N(mean, std^2) of the objective."""
+    mean, std = NOISE_DISTRIBUTION[objective]
+    return np.exp(mean + std * np.random.default_rng(seed).standard_normal(n))
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,9 @@ def denoising_trajectory(
     classes = label_indices(class_labels, pipe.class_names, "class_labels")
     domains = pipe.domain_indices(domain_labels, len(classes))
     seeds = check_seeds(seeds, len(classes), None)
-    sigmas, after, denoised = zip(
-        *pipe.denoise(classes, domains, seeds, num_inference_steps, guidance_scale), strict=True
-    )
-    noise = noise_from_seeds(seeds, pipe.standardizer.output_dim) * pipe.scheduler.init_noise_sigma
-    before = [torch.from_numpy(noise.astype(np.float32)).to(after[0].device), *after[:-1]]
+    sampler = Sampler(pipe, classes, domains, num_inference_steps, guidance_scale)
+    sigmas, after, denoised = zip(*sampler.steps(np.arange(len(classes)), seeds), strict=True)
+    before = [sampler.start(seeds), *after[:-1]]
 
     def embed(vectors: Sequence[torch.Tensor]) -> np.ndarray:
         return np.stack([pipe.standardizer.inverse_transform(z).float().cpu().numpy() for z in vectors])
@@ -89,15 +89,17 @@ def denoising_error(
     """
     cells = torch.from_numpy(check_vectors(X, "X")).to(pipe.denoiser.device)
     Z = pipe.standardizer.transform(cells)
-    labels = None
-    if class_labels is not None:
-        labels = torch.from_numpy(label_indices(class_labels, pipe.class_names, "class_labels", len(Z))).to(Z.device)
-    places = pipe.domain_indices(domain_labels, len(Z))
-    domains = None if places is None else torch.from_numpy(places).to(Z.device)
+    null = np.full(len(Z), len(pipe.class_names))
+    classes = null if class_labels is None else label_indices(class_labels, pipe.class_names, "class_labels", len(Z))
+    conditions = Conditions.of(classes, pipe.domain_indices(domain_labels, len(Z)))
+    rows = torch.from_numpy(conditions.rows).to(Z.device)
     noise = torch.from_numpy(noise_from_seeds(np.arange(len(Z)) + (seed << 32), Z.shape[1])).to(Z.device)
-    errors = []
-    for level in sigmas:
-        sigma = torch.full((len(Z),), float(level), device=Z.device)
-        estimate = denoise(pipe.denoiser, Z + float(level) * noise, sigma, labels, domains)
-        errors.append((estimate - Z).square().mean(dim=1).cpu().numpy())
-    return np.stack(errors, axis=1)
+    errors = np.empty((len(Z), len(sigmas)))
+    for column, sigma in enumerate(map(float, sigmas)):
+        table = conditions.modulations(pipe.denoiser, sigma)
+        for part in torch.arange(len(Z), device=Z.device).split(CHUNK):
+            estimate = denoise_modulated(
+                pipe.denoiser, Z[part] + sigma * noise[part], sigma, [layer[rows[part]] for layer in table]
+            )
+            errors[part.cpu().numpy(), column] = (estimate - Z[part]).square().mean(dim=1).double().cpu().numpy()
+    return errors

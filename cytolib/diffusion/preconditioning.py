@@ -11,9 +11,12 @@ and x_t = x / (1 + sigma), the velocity n - y is one more preconditioning of the
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
+
+if TYPE_CHECKING:
+    from cytolib.diffusion.denoiser import EmbeddingDenoiser
 
 Objective = Literal["edm", "flow_matching"]
 OBJECTIVES: tuple[Objective, ...] = ("edm", "flow_matching")
@@ -51,7 +54,7 @@ def c_noise(sigma: torch.Tensor) -> torch.Tensor:
 
 
 def denoise(
-    denoiser: torch.nn.Module,
+    denoiser: EmbeddingDenoiser,
     noisy: torch.Tensor,
     sigma: torch.Tensor,
     class_labels: torch.Tensor | None = None,
@@ -63,8 +66,17 @@ def denoise(
     return c_skip(column, objective) * noisy + c_out(column, objective) * output.to(noisy.dtype)
 
 
+def denoise_modulated(
+    denoiser: EmbeddingDenoiser, noisy: torch.Tensor, sigma: float, modulations: list[torch.Tensor]
+) -> torch.Tensor:
+    """D(x; sigma) of (B, D) vectors at one noise level, with the modulations of their conditions made beforehand."""
+    level, objective = torch.tensor(sigma), objective_of(denoiser)
+    output = denoiser.modulated(float(c_in(level, objective)) * noisy, modulations)
+    return float(c_skip(level, objective)) * noisy + float(c_out(level, objective)) * output
+
+
 def denoising_loss(
-    denoiser: torch.nn.Module,
+    denoiser: EmbeddingDenoiser,
     clean: torch.Tensor,
     sigma: torch.Tensor,
     noise: torch.Tensor,
@@ -83,6 +95,6 @@ def denoising_loss(
     return (output.float() - target).square().mean(dim=1)
 
 
-def objective_of(denoiser: torch.nn.Module) -> Objective:
+def objective_of(denoiser: EmbeddingDenoiser) -> Objective:
     """The objective a denoiser was trained with."""
     return denoiser.config["objective"]

@@ -28,7 +28,7 @@ INDEX = "model_index.json"
 PIPELINE, DENOISER, STANDARDIZER = "embedding_pipeline", "embedding_denoiser", "embedding_standardizer"
 _PACKAGE = "cytolib.diffusion."
 #: What sampling is made of, each before those that use it.
-_JOINED = ("labels", "noise", "preconditioning", "schedulers", "sampling", "pipeline")
+_JOINED = ("labels", "noise", "matmul", "preconditioning", "schedulers", "sampling", "pipeline")
 _NEEDS_CYTOLIB = ("from_pretrained", "save_pretrained")  # methods that the folder's class has from diffusers instead
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from cytolib.diffusion.labels import Labels, check_seeds, label_indices
+from cytolib.diffusion.matmul import fast_float32_matmul
 from cytolib.diffusion.noise import noise_from_seeds
 from cytolib.diffusion.pipeline import EmbeddingDiffusionPipeline
 from cytolib.diffusion.preconditioning import NOISE_DISTRIBUTION, Objective, denoise_modulated
@@ -48,6 +49,7 @@ class DenoisingTrajectory:
 
 
 @torch.no_grad()
+@fast_float32_matmul()
 def denoising_trajectory(
     pipe: EmbeddingDiffusionPipeline,
     class_labels: Labels,
@@ -72,6 +74,7 @@ def denoising_trajectory(
 
 
 @torch.no_grad()
+@fast_float32_matmul()
 def denoising_error(
     pipe: EmbeddingDiffusionPipeline,
     X: np.ndarray,

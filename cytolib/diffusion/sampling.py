@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from cytolib.diffusion.matmul import fast_float32_matmul
 from cytolib.diffusion.noise import noise_from_seeds
 from cytolib.diffusion.preconditioning import c_noise, denoise_modulated
 from cytolib.diffusion.schedulers import as_prediction, check_scheduler, noise_level
@@ -58,6 +59,11 @@ class Conditions:
 
     def _of_cells(self, values: np.ndarray | None) -> np.ndarray | None:
         return None if values is None else values[self.rows]
+
+    def of_cells(self, cells: np.ndarray, device: torch.device) -> torch.Tensor:
+        """Condition of each of some cells (B,), or (1,) where they share one, which then is not copied for each."""
+        rows = self.rows[cells]
+        return torch.from_numpy(rows if (rows != rows[0]).any() else rows[:1]).to(device)
 
     def modulations(self, denoiser: EmbeddingDenoiser, sigma: float) -> list[torch.Tensor]:
         """:meth:`EmbeddingDenoiser.modulations` of the C conditions at one noise level, in calls of equal shape."""
@@ -125,7 +131,7 @@ class Sampler:
     def steps(self, cells: np.ndarray, seeds: np.ndarray) -> Iterator[tuple[float, torch.Tensor, torch.Tensor]]:
         """(sigma, sample after the step, clean estimate) of some cells of the request, in the standardised space."""
         scheduler = copy.deepcopy(self.scheduler)  # it counts steps and remembers estimates
-        rows = [torch.from_numpy(asked.rows[cells]).to(self.denoiser.device) for asked in self.asked]
+        rows = [asked.of_cells(cells, self.denoiser.device) for asked in self.asked]
         sample = self.start(seeds)
         for i, (timestep, (sigma, scale)) in enumerate(zip(scheduler.timesteps, self.levels, strict=True)):
             noisy = sample / scale
@@ -136,6 +142,7 @@ class Sampler:
 
 
 @torch.no_grad()
+@fast_float32_matmul()
 def sample_cells(
     pipe: EmbeddingDiffusionPipeline,
     classes: np.ndarray,
@@ -149,21 +156,21 @@ def sample_cells(
     """(N, D) float32 embeddings for (N,) class indices, domain indices (or None) and seeds."""
     sampler = Sampler(pipe, classes, domains, num_inference_steps, guidance_scale)
     size = CHUNK if pipe.denoiser.device.type == "cpu" else ACCELERATOR_CHUNK
-    starts = range(0, len(classes), size)
+    order = np.argsort(sampler.asked[0].rows, kind="stable")  # most chunks then hold cells of one condition
+    parts = [order[start : start + size] for start in range(0, len(order), size)]
 
     @torch.no_grad()  # a thread starts with gradients on
-    def draw(start: int) -> np.ndarray:
-        count = min(size, len(classes) - start)
-        cells = np.pad(np.arange(start, start + count), (0, size - count), mode="edge")
+    def draw(part: np.ndarray) -> np.ndarray:
+        cells = np.pad(part, (0, size - len(part)), mode="edge")
         for _, sample, _ in sampler.steps(cells, seeds[cells]):  # noqa: B007, the last one is the result
             pass
-        return pipe.standardizer.inverse_transform(sample)[:count].float().cpu().numpy()
+        return pipe.standardizer.inverse_transform(sample)[: len(part)].float().cpu().numpy()
 
     embeddings = np.empty((len(classes), pipe.standardizer.config["embedding_dim"]), dtype=np.float32)
     workers = torch.get_num_threads() if pipe.denoiser.device.type == "cpu" else 1
     with tqdm(total=len(classes), disable=not progress, unit="cell") as bar, _one_thread_each(workers) as pool:
-        for start, part in zip(starts, pool.map(draw, starts), strict=True):
-            embeddings[start : start + len(part)] = part
+        for part, drawn in zip(parts, pool.map(draw, parts), strict=True):
+            embeddings[part] = drawn
             bar.update(len(part))
     return embeddings
 

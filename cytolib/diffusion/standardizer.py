@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch.nn.functional import pad
 
+Space = Literal["pca", "standardise", "none"]
+SPACES: tuple[Space, ...] = ("pca", "standardise", "none")
 #: Components below this share of the largest variance are rounding error of float32 features: they are kept at zero.
 SMALLEST_VARIANCE = 1e-7
 
 
 class EmbeddingStandardizer(ModelMixin, ConfigMixin):  # type: ignore[misc]
-    """Affine, invertible map of embeddings to mean zero and unit variance, by dimension or by principal component.
+    """Affine, invertible map of embeddings to the space of the model, by default one of mean zero and unit variance.
 
-    Whitening (``components > 0``) matters: EDM preconditioning assumes unit variance in every direction, and a linear
-    probe reads the directions of small variance too, which a model of merely standardised dimensions learns last.
+    Whitening ('pca') matters: the preconditioning assumes unit variance in every direction, and a linear probe reads
+    the directions of small variance too, which a model of merely standardised dimensions learns last.
 
     Args:
         embedding_dim: D, dimensions of an embedding.
-        components: K principal components of the standardised dimensions, each scaled to unit variance; 0 for none
-            (dimensions are standardised, K = D).
+        space: 'pca' (K principal components of the standardised dimensions, each scaled to unit variance),
+            'standardise' (each dimension to mean zero and unit variance, K = D) or 'none' (the identity, K = D, for
+            embeddings that are standardised already).
+        components: K of 'pca', at least 1; 0 for the other two.
     """
 
     @register_to_config
-    def __init__(self, *, embedding_dim: int, components: int = 0) -> None:
+    def __init__(self, *, embedding_dim: int, space: Space = "standardise", components: int = 0) -> None:
         super().__init__()
+        if space not in SPACES:
+            raise ValueError(f"space is {space!r}, expected one of {list(SPACES)}")
+        if (components > 0) != (space == "pca"):
+            raise ValueError(f"components is {components} in space {space!r}, expected 1 or more in 'pca', else 0")
         # parameters, not buffers: ModelMixin finds its dtype and device through them
         self.mean = _constant(torch.zeros(embedding_dim))
         self.scale = _constant(torch.ones(embedding_dim))
@@ -41,24 +51,40 @@ class EmbeddingStandardizer(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     @classmethod
     def fit(
-        cls, X: np.ndarray, *, n_components: int | float | None = None, whiten: bool = True
+        cls,
+        X: np.ndarray,
+        *,
+        n_components: int | float | None = None,
+        space: Space = "pca",
+        weights: np.ndarray | None = None,
     ) -> EmbeddingStandardizer:
         """Statistics of training embeddings, in float64.
 
         Args:
             X: (N, D) training embeddings. A constant dimension is returned as its constant.
             n_components: how many principal components to keep, or the share of the variance they must hold (a float
-                below 1); None keeps all that are more than rounding error.
-            whiten: False standardises the dimensions only.
+                below 1); None keeps all that are more than rounding error. Has no meaning outside space 'pca'.
+            space: 'pca', 'standardise' or 'none', as above.
+            weights: (N,) weights of the cells in all statistics; None weighs all alike.
+
+        Raises:
+            ValueError: for an unknown space, a number of components that the data do not have, cells that are not
+                finite, or weights that are no weights.
         """
         X = check_vectors(X, "X").astype(np.float64)
-        mean, scale = X.mean(axis=0), X.std(axis=0)
+        _check_weights(weights, len(X))
+        if space not in ("pca", "standardise"):  # 'none', or a word that the constructor refuses
+            return cls(embedding_dim=X.shape[1], space=space)
+        mean = np.average(X, axis=0, weights=weights)
+        Z = X - mean
+        scale = np.sqrt(np.average(Z * Z, axis=0, weights=weights))
         # the spread of a constant float32 column is rounding error, not zero
         scale[scale <= 1e-6 * np.maximum(np.abs(mean), 1e-30)] = 1.0
-        if not whiten:
+        if space == "standardise":
             return cls._filled(mean, scale)
-        Z = (X - mean) / scale
-        variance, rotation = np.linalg.eigh(Z.T @ Z / len(Z))
+        Z /= scale
+        covariance = Z.T @ Z / len(Z) if weights is None else (Z.T * (weights / weights.sum())) @ Z
+        variance, rotation = np.linalg.eigh(covariance)
         variance, rotation = variance[::-1], rotation[:, ::-1]
         kept = _components_to_keep(variance, n_components)
         # eigenvectors are known up to a sign: fix it, so that equal data give equal models
@@ -67,7 +93,9 @@ class EmbeddingStandardizer(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     @classmethod
     def _filled(cls, mean: np.ndarray, scale: np.ndarray, *components: np.ndarray) -> EmbeddingStandardizer:
-        standardizer = cls(embedding_dim=len(mean), components=components[0].shape[1] if components else 0)
+        space: Space = "pca" if components else "standardise"
+        kept = components[0].shape[1] if components else 0
+        standardizer = cls(embedding_dim=len(mean), space=space, components=kept)
         names = ["mean", "scale", "rotation", "component_scale"]
         for name, values in zip(names, (mean, scale, *components), strict=False):
             getattr(standardizer, name).copy_(torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)))
@@ -75,13 +103,13 @@ class EmbeddingStandardizer(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     @torch.no_grad()
     def transform(self, X: torch.Tensor) -> torch.Tensor:
-        """Embeddings (N, D) to unit-variance vectors (N, K), float32."""
+        """Embeddings (N, D) to vectors (N, K) of the model's space, float32."""
         Z = (X.to(self.mean.dtype) - self.mean) / self.scale
         return Z @ self.rotation / self.component_scale if self.config["components"] else Z
 
     @torch.no_grad()
     def inverse_transform(self, Z: torch.Tensor) -> torch.Tensor:
-        """Unit-variance vectors (N, K) to embeddings (N, D), float32."""
+        """Vectors (N, K) of the model's space to embeddings (N, D), float32."""
         if self.config["components"]:
             # matrix kernels for a few odd columns round a row by its place among the others: pad to whole blocks
             rows, columns = self.rotation.shape
@@ -108,6 +136,16 @@ def _components_to_keep(variance: np.ndarray, n_components: int | float | None) 
         f"n_components is {n_components!r}, expected None, a whole number from 1 to {len(variance)}, "
         "or a share of the variance between 0 and 1"
     )
+
+
+def _check_weights(weights: np.ndarray | None, count: int) -> None:
+    """Refuse weights that are not one finite number >= 0 for each cell, with a sum above 0."""
+    if weights is None:
+        return
+    if np.shape(weights) != (count,) or not np.isfinite(weights).all() or np.min(weights) < 0 or not np.sum(weights):
+        raise ValueError(
+            f"weights has shape {np.shape(weights)}, expected {count} finite numbers >= 0, one a cell, not all zero"
+        )
 
 
 def check_vectors(X: np.ndarray, name: str) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
@@ -12,126 +13,172 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers.training_utils import EMAModel
-from scipy.special import ndtri
 
+from cytolib.diffusion.batches import Cells, cumulative_probabilities, draw_batch, unlabelled_rows
 from cytolib.diffusion.denoiser import EmbeddingDenoiser
-from cytolib.diffusion.noise import noise_from_seeds
+from cytolib.diffusion.matmul import fast_float32_matmul
 from cytolib.diffusion.preconditioning import denoising_loss
 from cytolib.diffusion.standardizer import EmbeddingStandardizer
+from cytolib.diffusion.validation import mean_by_class, validation_levels, validation_losses
 from cytolib.run import atomic_path
 
-RECIPE = 1  # part of every checkpoint's key: raise it when the arithmetic of a step changes
+RECIPE = 2  # part of every checkpoint's key: raise it when the arithmetic of a step changes
 WARM_UP = 100  # steps
-VALIDATION_LEVELS = 8  # noise levels of the validation loss: quantiles of the training distribution
+Prepared = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
 
 
-@dataclass(frozen=True)
-class Cells:
-    """Checked cells: (N, D) float32 embeddings, (N,) class indices, (N,) domain indices or None."""
+@dataclass
+class Progress:
+    """What a checkpoint holds beside weights: plain numbers.
 
-    X: np.ndarray
-    classes: np.ndarray
-    domains: np.ndarray | None
+    ``best_step`` and ``best_loss`` are those of the best validation, ``waited`` the validations since; all three are
+    kept up only with early stopping.
+    """
+
+    step: int = 0
+    loss: float = math.nan
+    validation_loss: float | None = None
+    validation_loss_by_class: dict[str, float] | None = None
+    best_step: int | None = None
+    best_loss: float = math.inf
+    waited: int = 0
+    stopped: bool = False
 
 
 class Trainer:
     """``advance`` is a function of this state and the step number alone; ``save`` and ``load`` move the state."""
 
-    def __init__(self, cells: Cells, validation: Cells | None, arguments: dict[str, Any], device: torch.device) -> None:
-        self.arguments, self.device, self.steps, self.step = arguments, device, int(arguments["steps"]), 0
-        self.key = _content_key(cells, validation, arguments, device)
+    def __init__(
+        self,
+        cells: Cells,
+        unlabelled: Cells | None,
+        validation: Cells | None,
+        arguments: dict[str, Any],
+        device: torch.device,
+    ) -> None:
+        a = arguments
+        self.arguments, self.device, self.progress = a, device, Progress()
+        self.key = _content_key((cells, unlabelled, validation), a, device)
+        self.labelled_cells, self.unlabelled_rows, weights = len(cells.X), 0, None
+        self.cumulative = cumulative_probabilities(cells.classes, a["batches"])
+        if unlabelled is not None:
+            self.unlabelled_rows = unlabelled_rows(a["batch_size"], a["unlabelled_share"])
+            share = self.unlabelled_rows / a["batch_size"]
+            # as a batch mixes the two, so that what the network sees has unit variance
+            weights = np.concatenate([cells.weights(1 - share), unlabelled.weights(share)])
+            cells = cells.joined(unlabelled)
         self.standardizer = EmbeddingStandardizer.fit(
-            cells.X, n_components=arguments["n_components"], whiten=arguments["whiten"]
+            cells.X, n_components=a["n_components"], space=a["space"], weights=weights
         )
         self.cells = self._prepare(cells)
         self.validation = None if validation is None else self._prepare(validation)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(arguments["seed"])
+            torch.manual_seed(a["seed"])
             self.denoiser = EmbeddingDenoiser(
-                embedding_dim=self.standardizer.output_dim, num_classes=len(arguments["class_names"]),
-                num_domains=len(arguments["domain_names"]), width=arguments["width"], depth=arguments["depth"],
-            ).to(device)  # fmt: skip
-        self.ema = EMAModel(
-            self.denoiser.parameters(), decay=arguments["ema_decay"], use_ema_warmup=True, power=3 / 4, foreach=True
-        )
+                embedding_dim=self.standardizer.output_dim, num_classes=len(a["class_names"]),
+                num_domains=len(a["domain_names"]), width=a["width"], depth=a["depth"], objective=a["objective"],
+            ).to(device).train()  # fmt: skip
+        self.weights = list(self.denoiser.parameters())
+        self.ema = _copied(self.weights)
+        self.best: list[torch.Tensor] | None = None
         self.optimizer = torch.optim.AdamW(
-            self.denoiser.parameters(), lr=arguments["learning_rate"], betas=(0.9, 0.99),
-            weight_decay=arguments["weight_decay"], fused=True,
-        )  # fmt: skip
-        self.loss = math.nan
-        self.validation_loss: float | None = None
-
-    def _prepare(self, cells: Cells) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        Z = self.standardizer.transform(torch.from_numpy(cells.X)).to(self.device)
-        domains = None if cells.domains is None else torch.from_numpy(cells.domains).to(self.device)
-        return Z, torch.from_numpy(cells.classes).to(self.device), domains
-
-    def learning_rate(self, step: int) -> float:
-        """Of the step with this number, from 1: linear warm-up, then a half cosine to zero."""
-        warm_up = min(1.0, step / min(WARM_UP, max(1, self.steps // 10)))
-        return self.arguments["learning_rate"] * warm_up * 0.5 * (1 + math.cos(math.pi * (step - 1) / self.steps))
-
-    def advance(self) -> None:
-        """One optimiser step, on the batch, noise levels, noise and dropped labels of this step's number."""
-        a, (Z, classes, domains) = self.arguments, self.cells
-        rng = np.random.default_rng((a["seed"], self.step))
-        rows = self._tensor(rng.integers(len(Z), size=a["batch_size"]))
-        # EDM table 1: ln sigma ~ N(P_mean, P_std^2)
-        sigma = self._tensor(
-            np.exp(a["sigma_mean"] + a["sigma_std"] * rng.standard_normal(len(rows))).astype(np.float32)
+            self.weights, lr=a["learning_rate"], betas=(0.9, 0.99), weight_decay=a["weight_decay"], fused=True
         )
-        noise = self._tensor(rng.standard_normal((len(rows), Z.shape[1]), dtype=np.float32))
-        dropped = self._tensor(rng.random((2, len(rows))) < a["label_dropout"])
-        class_labels = classes[rows].masked_fill(dropped[0], len(a["class_names"]))
-        domain_labels = None if domains is None else domains[rows].masked_fill(dropped[1], len(a["domain_names"]))
 
-        self.step += 1
-        self.optimizer.param_groups[0]["lr"] = self.learning_rate(self.step)
-        self.denoiser.train()
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type != "cpu"):
-            loss = denoising_loss(self.denoiser, Z[rows], sigma, noise, class_labels, domain_labels).mean()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), 1.0)
-        self.optimizer.step()
-        self.ema.step(self.denoiser.parameters())
-        self.loss = loss.item() if self.step == 1 else 0.98 * self.loss + 0.02 * loss.item()
-        due = self.step % a["validate_every"] == 0 or self.step == self.steps
-        self.validation_loss = self._validate() if due and self.validation is not None else None
+    @property
+    def finished(self) -> bool:
+        """Whether no step is left to do."""
+        return self.progress.stopped or self.progress.step == self.arguments["steps"]
+
+    def _prepare(self, cells: Cells) -> Prepared:
+        Z = self.standardizer.transform(torch.from_numpy(cells.X)).to(self.device)
+        domains = None if cells.domains is None else self._tensor(cells.domains)
+        return Z, self._tensor(cells.classes), domains
 
     def _tensor(self, values: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(values).to(self.device)
 
-    @torch.no_grad()
-    def _validate(self) -> float:
-        """Loss of the EMA weights on all validation cells at fixed noise levels, with the same noise every time."""
-        assert self.validation is not None
-        Z, classes, domains = self.validation
-        noise = self._tensor(noise_from_seeds(np.arange(len(Z)), Z.shape[1]))
-        quantiles = ndtri((np.arange(VALIDATION_LEVELS) + 0.5) / VALIDATION_LEVELS)
-        levels = np.exp(self.arguments["sigma_mean"] + self.arguments["sigma_std"] * quantiles)
-        denoiser = self.ema_denoiser()
-        losses = []
-        for part in torch.arange(len(Z), device=self.device).split(4096):
-            part_domains = None if domains is None else domains[part]
-            for level in levels:
-                sigma = torch.full((len(part),), float(level), device=self.device)
-                losses.append(denoising_loss(denoiser, Z[part], sigma, noise[part], classes[part], part_domains).sum())
-        return float(torch.stack(losses).double().sum()) / (len(Z) * VALIDATION_LEVELS)
+    def learning_rate(self, step: int) -> float:
+        """Of the step with this number, from 1: linear warm-up, then a half cosine to zero."""
+        steps = self.arguments["steps"]
+        warm_up = min(1.0, step / min(WARM_UP, max(1, steps // 10)))
+        return self.arguments["learning_rate"] * warm_up * 0.5 * (1 + math.cos(math.pi * (step - 1) / steps))
 
-    def ema_denoiser(self) -> EmbeddingDenoiser:
-        """A copy of the network that holds the running mean of the weights."""
-        denoiser = EmbeddingDenoiser.from_config(self.denoiser.config).to(self.device)
-        self.ema.copy_to(denoiser.parameters())
+    @fast_float32_matmul()
+    def advance(self) -> None:
+        """One optimiser step, on the batch, noise levels, noise and dropped labels of this step's number."""
+        a, progress = self.arguments, self.progress
+        loss = self._batch_loss()
+        value = loss.item()
+        progress.step += 1
+        if not math.isfinite(value):
+            raise RuntimeError(
+                f"the loss of step {progress.step} is {value}, expected a finite number: training diverged; lower "
+                f"learning_rate ({a['learning_rate']}) or check the scale of X in space {a['space']!r}"
+            )
+        self.optimizer.param_groups[0]["lr"] = self.learning_rate(progress.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.weights, 1.0)
+        self.optimizer.step()
+        new = ema_weight(progress.step, a["ema_decay"])
+        for mean, weight in zip(self.ema, self.weights, strict=True):
+            mean.lerp_(weight.detach(), new)
+        progress.loss = value if progress.step == 1 else 0.98 * progress.loss + 0.02 * value
+        due = progress.step % a["validate_every"] == 0 or progress.step == a["steps"]
+        progress.validation_loss = progress.validation_loss_by_class = None
+        if due and self.validation is not None:
+            self._validate(self.validation)
+
+    def _batch_loss(self) -> torch.Tensor:
+        a, (Z, classes, domains) = self.arguments, self.cells
+        batch = draw_batch(
+            a["seed"], self.progress.step, batch_size=a["batch_size"], dimensions=Z.shape[1], cells=self.labelled_cells,
+            cumulative=self.cumulative, unlabelled_cells=len(Z) - self.labelled_cells,
+            unlabelled_rows=self.unlabelled_rows, sigma_mean=a["sigma_mean"], sigma_std=a["sigma_std"],
+            label_dropout=a["label_dropout"],
+        )  # fmt: skip
+        rows, dropped = self._tensor(batch.rows), self._tensor(batch.dropped)
+        class_labels = classes[rows].masked_fill(dropped[0], len(a["class_names"]))
+        domain_labels = None if domains is None else domains[rows].masked_fill(dropped[1], len(a["domain_names"]))
+        sigma, noise = self._tensor(batch.sigma), self._tensor(batch.noise)
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type != "cpu"):
+            return denoising_loss(self.denoiser, Z[rows], sigma, noise, class_labels, domain_labels).mean()
+
+    def _validate(self, validation: Prepared) -> None:
+        """Loss of the EMA weights on all validation cells, and what early stopping makes of it."""
+        a, progress = self.arguments, self.progress
+        levels = validation_levels(a["sigma_mean"], a["sigma_std"])
+        losses = validation_losses(self.denoiser_of(self.ema), *validation, levels)
+        by_class = mean_by_class(losses, validation[1].cpu().numpy(), a["class_names"])
+        progress.validation_loss, progress.validation_loss_by_class = float(losses.mean()), by_class
+        if a["patience"] is None:
+            return
+        # a mean over classes: rare classes are memorised first, and a mean over cells would not notice
+        criterion = float(np.mean(list(by_class.values())))
+        progress.waited += 1
+        if criterion < progress.best_loss:
+            progress.best_step, progress.best_loss, progress.waited = progress.step, criterion, 0
+            self.best = _copied(self.ema)
+        progress.stopped = progress.waited >= a["patience"] and progress.step < a["steps"]
+
+    def result(self) -> EmbeddingDenoiser:
+        """The EMA weights of now; of the best validation, once training with early stopping is over."""
+        return self.denoiser_of(self.best if self.finished and self.best is not None else self.ema)
+
+    @torch.no_grad()
+    def denoiser_of(self, weights: list[torch.Tensor]) -> EmbeddingDenoiser:
+        """A copy of the network with these weights, for evaluation."""
+        denoiser = copy.deepcopy(self.denoiser)  # from_config would draw from the caller's random generator
+        for parameter, weight in zip(denoiser.parameters(), weights, strict=True):
+            parameter.copy_(weight)
         return denoiser.eval()
 
     def save(self, file: Path) -> None:
         """Write the checkpoint; it stands under its name only when complete."""
         state = {
-            "key": self.key, "step": self.step, "loss": self.loss, "validation_loss": self.validation_loss,
-            "denoiser": self.denoiser.state_dict(), "optimizer": self.optimizer.state_dict(),
-            "ema": self.ema.state_dict(),
+            "key": self.key, "progress": vars(self.progress), "denoiser": self.denoiser.state_dict(),
+            "optimizer": self.optimizer.state_dict(), "ema": self.ema, "best": self.best,
         }  # fmt: skip
         with atomic_path(file) as temporary:
             torch.save(state, temporary)
@@ -147,16 +194,27 @@ class Trainer:
             raise ValueError(f"{file}: a checkpoint of other data or arguments; delete it to train anew")
         self.denoiser.load_state_dict(state["denoiser"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.ema.load_state_dict(state["ema"])
-        self.ema.to(self.device)
-        self.step, self.loss, self.validation_loss = state["step"], state["loss"], state["validation_loss"]
+        self.ema, self.best, self.progress = state["ema"], state["best"], Progress(**state["progress"])
 
 
-def _content_key(cells: Cells, validation: Cells | None, arguments: dict[str, Any], device: torch.device) -> str:
+def ema_weight(step: int, decay: float) -> float:
+    """Weight of the newest weights in their running mean after a step (from 1): max(1 - decay, step^(-3/4)).
+
+    The warm-up of diffusers' ``EMAModel`` with power 3/4: the mean forgets its start, and reaches 0.999 in 10,000
+    steps.
+    """
+    return max(1.0 - decay, step**-0.75)
+
+
+def _copied(weights: list[Any]) -> list[torch.Tensor]:
+    return [weight.detach().clone() for weight in weights]
+
+
+def _content_key(parts: tuple[Cells | None, ...], arguments: dict[str, Any], device: torch.device) -> str:
     """SHA-256 of everything that the weights are a function of."""
     described = {"recipe": RECIPE, "device": device.type, "torch": torch.__version__, **arguments}
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
-    for part in (cells, validation):
+    for part in parts:
         for array in () if part is None else (part.X, part.classes, part.domains):
             digest.update(b"none" if array is None else f"{array.dtype}{array.shape}".encode() + array.tobytes())
         digest.update(b"|")

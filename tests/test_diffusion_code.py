@@ -80,7 +80,7 @@ def test_trust_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_the_code_stands_alone() -> None:
-    names = ("labels", "noise", "preconditioning", "schedulers", "sampling", "pipeline")
+    names = ("labels", "noise", "matmul", "preconditioning", "schedulers", "sampling", "pipeline")
     for part in (names, ("denoiser",), ("standardizer",)):
         source = joined_source(part)
         imported = {str(n.module) for n in ast.walk(ast.parse(source)) if isinstance(n, ast.ImportFrom)}

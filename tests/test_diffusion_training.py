@@ -45,6 +45,7 @@ SEEN = toy(40, seed=2)[0] - 4
 OPTIONS: dict[str, dict] = {
     "plain": {},
     "flow_matching": {"objective": "flow_matching"},
+    "dropout": {"dropout": 0.3},
     "balanced": {"batches": "balanced"},
     "square_root, standardised": {"batches": "square_root", "space": "standardise"},
     "domains": SITES | {"domains_val": sites()},
@@ -123,7 +124,13 @@ def test_patience_that_never_ends_still_gives_the_best_weights() -> None:
 @pytest.mark.parametrize(
     "changed",
     [{"seed": 1}, {"learning_rate": 2e-3}, {"steps": 13}, {"class_names": NAMES[::-1]}]
-    + [{"objective": "flow_matching"}, {"batches": "balanced"}, {"space": "none"}, {"X_unlabelled": SEEN}],
+    + [
+        {"objective": "flow_matching"},
+        {"dropout": 0.1},
+        {"batches": "balanced"},
+        {"space": "none"},
+        {"X_unlabelled": SEEN},
+    ],
 )
 def test_changed_argument_never_resumes(tmp_path: Path, changed: dict) -> None:
     X, y = toy()

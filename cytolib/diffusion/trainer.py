@@ -7,6 +7,8 @@ import hashlib
 import json
 import math
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,7 +78,8 @@ class Trainer:
             torch.manual_seed(a["seed"])
             self.denoiser = EmbeddingDenoiser(
                 embedding_dim=self.standardizer.output_dim, num_classes=len(a["class_names"]),
-                num_domains=len(a["domain_names"]), width=a["width"], depth=a["depth"], objective=a["objective"],
+                num_domains=len(a["domain_names"]), width=a["width"], depth=a["depth"], dropout=a["dropout"],
+                objective=a["objective"],
             ).to(device).train()  # fmt: skip
         self.weights = list(self.denoiser.parameters())
         self.ema = _copied(self.weights)
@@ -142,7 +145,8 @@ class Trainer:
         class_labels = classes[rows].masked_fill(dropped[0], len(a["class_names"]))
         domain_labels = None if domains is None else domains[rows].masked_fill(dropped[1], len(a["domain_names"]))
         sigma, noise = self._tensor(batch.sigma), self._tensor(batch.noise)
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type != "cpu"):
+        half = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type != "cpu")
+        with half, _dropped_units(a["seed"], self.progress.step, a["dropout"], self.device):
             return denoising_loss(self.denoiser, Z[rows], sigma, noise, class_labels, domain_labels).mean()
 
     def _validate(self, validation: Prepared) -> None:
@@ -195,6 +199,17 @@ class Trainer:
         self.denoiser.load_state_dict(state["denoiser"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.ema, self.best, self.progress = state["ema"], state["best"], Progress(**state["progress"])
+
+
+@contextmanager
+def _dropped_units(seed: int, step: int, dropout: float, device: torch.device) -> Iterator[None]:
+    """torch's generator, which dropout draws from, set for one step and then put back: a resumed run drops the same."""
+    if not dropout:
+        yield
+        return
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed((seed * 1_000_003 + step) % 2**63)
+        yield
 
 
 def ema_weight(step: int, decay: float) -> float:

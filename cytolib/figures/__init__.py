@@ -23,15 +23,26 @@ from cytolib.figures.diffusion import (
     training_curves,
     two_clouds,
 )
+from cytolib.figures.generation import (
+    attribute_agreement,
+    class_curves,
+    guidance,
+    membership,
+    out_of_noise,
+    real_synthetic_nearest,
+)
+from cytolib.figures.protocol import protocol_curves
 from cytolib.figures.style import class_colour, domain_colours, readable, short, style
 from cytolib.figures.tour import along_maturity, ambiguous_path, field_boxes, outlined_cells, what_vectors_know
 
 __all__ = [
     "along_maturity",
     "ambiguous_path",
+    "attribute_agreement",
     "cell_rows",
     "class_colour",
     "class_counts",
+    "class_curves",
     "confusion",
     "contact_sheet",
     "denoising_error",
@@ -42,14 +53,19 @@ __all__ = [
     "fidelity",
     "field_boxes",
     "forest",
+    "guidance",
     "in_order",
     "map_images",
     "marginals",
+    "membership",
     "noise_levels",
     "noising",
+    "out_of_noise",
     "outlined_cells",
+    "protocol_curves",
     "read_images",
     "readable",
+    "real_synthetic_nearest",
     "recall_heatmap",
     "short",
     "side_by_side",

@@ -118,7 +118,8 @@ def fidelity(table: pd.DataFrame) -> Figure:
     """Metrics of synthetic embeddings, each beside its real-versus-real value at the same n; one panel a metric.
 
     Args:
-        table: columns ``metric``, ``method`` (``real`` is the floor), ``value``.
+        table: columns ``metric``, ``method`` (``real_floor`` is the floor), ``value``, and ``low`` and ``high`` where
+            there are intervals.
     """
     metrics = list(dict.fromkeys(table["metric"]))
     n_columns = min(len(metrics), 4 if len(metrics) != 6 else 3)
@@ -127,10 +128,14 @@ def fidelity(table: pd.DataFrame) -> Figure:
     methods = list(dict.fromkeys(table["method"]))
     names = [readable(m).replace("class gaussian", "Gaussian").replace("gaussian", "Gaussian") for m in methods]
     for ax, metric in zip(axes.flat, metrics, strict=False):
-        values = table[table["metric"] == metric].set_index("method")["value"].reindex(methods)
+        part = table[table["metric"] == metric].set_index("method").reindex(methods)
+        values = part["value"]
         colours = [REAL if m.startswith("real") else SYNTHETIC if "diffusion" in m else "#0072B2" for m in methods]
         bars = ax.bar(range(len(methods)), values, color=colours, width=0.7)
-        ax.bar_label(bars, fmt="{:.3g}", fontsize="x-small", padding=2)
+        if {"low", "high"} <= set(part):
+            ends = [(values - part["low"]).clip(lower=0), (part["high"] - values).clip(lower=0)]
+            ax.errorbar(range(len(methods)), values, yerr=ends, fmt="none", ecolor="0.55", elinewidth=1.2)
+        ax.bar_label(bars, fmt="{:.3g}", fontsize="x-small", padding=6 if "low" in part else 2)
         ax.axhline(0, color="0.2", lw=0.8)
         ax.set_xticks(range(len(methods)), names, fontsize="x-small")
         ax.tick_params(axis="y", labelsize="x-small")

@@ -16,7 +16,10 @@ from cytolib.run import atomic_path
 
 ARMS = "augment"  # the experiment whose rows hold the classifiers' arms
 BASELINE = "real"
-GENERATOR_METRICS = ("frechet_distance_pca", "kernel_distance", "precision", "recall", "dcr_ratio", "authenticity")
+GENERATOR_METRICS = (
+    "frechet_distance_pca", "kernel_distance", "precision", "recall",
+    "density", "coverage", "dcr_ratio", "authenticity",
+)  # fmt: skip
 
 
 def _overall(results: pd.DataFrame, experiment: str, split: str = "test", domain: str = "all") -> pd.DataFrame:

@@ -83,6 +83,11 @@ _METRIC_TITLES = {
     "kernel_distance": "kernel distance ↓",
     "precision": "precision ↑",
     "recall": "recall ↑",
+    "frechet_distance_infinity": "Fréchet distance, n → ∞ ↓",
+    "density": "density → real",
+    "coverage": "coverage ↑",
+    "vendi_ratio": "Vendi ratio → 1",
+    "copying_statistic": "copying statistic → 0",
     "dcr_ratio": "DCR ratio → 1",
     "authenticity": "authenticity → real",
 }

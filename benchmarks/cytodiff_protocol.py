@@ -32,10 +32,10 @@ from numpy.typing import NDArray
 
 from cytolib import figures, run
 from cytolib.augment import ClassGaussianOverSampler, DiffusionOverSampler
+from cytolib.evaluate.cells import LabelledCells, load_splits
 from cytolib.evaluate.intervals import METRICS, t_interval
 from cytolib.evaluate.protocol import CLASSIFIERS, CONTAMINATED, HONEST, cross_validate, fit_plain, from_sampler
 from cytolib.evaluate.protocol_gain import PARTS, parts, score_predictions
-from cytolib.evaluate.sweep import LabelledCells, load_splits
 from cytolib.figures.protocol import protocol_curves
 
 SEEDS = (0, 1, 2, 3, 4)
@@ -117,10 +117,7 @@ def measure(
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
     """Over seeds: ``KEYS``, value, low, high."""
-    found = [
-        (*key, *t_interval(part["value"].to_numpy()))
-        for key, part in rows.groupby(KEYS, sort=False)  # type: ignore[misc]
-    ]
+    found = [(*key, *t_interval(part["value"].to_numpy())) for key, part in rows.groupby(KEYS, sort=False)]
     return pd.DataFrame(found, columns=[*KEYS, "value", "low", "high"])
 
 
@@ -129,12 +126,12 @@ def gains(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
     wide = rows[(rows["metric"] == metric) & (rows["classifier"] == "plain")].pivot(
         index=["generator", "n_per_class", "seed"], columns=["protocol", "scored"], values="value"
     )
-    baseline = wide.loc[(NO_GENERATOR, 0), (HONEST, "real")]
+    baseline = wide.xs((NO_GENERATOR, 0), level=(0, 1))[(HONEST, "real")]
     found = []
     for (generator, n), part in wide.drop(index=NO_GENERATOR, level=0).groupby(level=[0, 1], sort=False):
         part = part.droplevel([0, 1])
         columns = (part[CONTAMINATED, "mixed"], part[CONTAMINATED, "real"], part[HONEST, "real"])
-        for name, values in parts(*columns, baseline.loc[part.index]).items():
+        for name, values in parts(*columns, baseline.reindex(part.index)).items():
             found.append((generator, n, name, *t_interval(values.to_numpy())))
     return pd.DataFrame(found, columns=["generator", "n_per_class", "part", "value", "low", "high"])
 

@@ -28,12 +28,12 @@ from cytolib.classify.probes import tune_logistic_regression
 from cytolib.data.attributes import load_attributes
 from cytolib.data.table import image_root, read_cells
 from cytolib.evaluate.attribute_frequencies import attribute_frequencies, attribute_gap
+from cytolib.evaluate.cells import LabelledCells, load_splits
 from cytolib.evaluate.fidelity import fidelity_table
 from cytolib.evaluate.intervals import paired_bootstrap, t_interval
 from cytolib.evaluate.membership import membership_by_distance, membership_inference
 from cytolib.evaluate.memorisation import memorisation_table
 from cytolib.evaluate.results import result_rows
-from cytolib.evaluate.sweep import LabelledCells, load_splits
 from cytolib.evaluate.two_sample import two_sample_test
 
 MULTIPLE = 3  # synthetic cells for each real one, as in the sweep of configs/pbc.yaml

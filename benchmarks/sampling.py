@@ -15,6 +15,7 @@ The distance is that of all dimensions to fresh cells of the mixture; the floor 
 from __future__ import annotations
 
 import argparse
+import copy
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -72,7 +73,7 @@ def plain_loop(
     parts = []
     for start in range(0, len(classes), batch):
         labels = torch.from_numpy(classes[start : start + batch])
-        scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
+        scheduler: Any = copy.deepcopy(pipe.scheduler)
         scheduler.set_timesteps(num_inference_steps)
         noise = torch.from_numpy(noise_from_seeds(seeds[start : start + batch], pipe.standardizer.output_dim))
         sample = noise * scheduler.init_noise_sigma
@@ -153,7 +154,7 @@ def within(X: np.ndarray, y: np.ndarray) -> float:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run all four parts, print their tables, and write them where asked."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.sampling", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.sampling", description=__doc__.splitlines()[0])
     parser.add_argument("--n", type=int, default=32768, help="cells of each comparison")
     parser.add_argument("--blocks", type=int, default=2, help="turns of the speed comparison")
     parser.add_argument("--many", type=int, default=100_000, help="cells of the long run")

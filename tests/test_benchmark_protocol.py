@@ -13,8 +13,8 @@ from imblearn.over_sampling import RandomOverSampler
 
 from benchmarks import cytodiff_protocol as benchmark
 from cytolib import figures
+from cytolib.evaluate.cells import LabelledCells
 from cytolib.evaluate.protocol import CONTAMINATED, HONEST
-from cytolib.evaluate.sweep import LabelledCells
 from cytolib.figures.protocol import protocol_curves
 
 

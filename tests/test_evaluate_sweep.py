@@ -9,12 +9,23 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.preprocessing import StandardScaler
 
 from cytolib.data.table import write_cells
 from cytolib.embed import EmbeddingTable, write_embeddings
 from cytolib.evaluate import sweep
 from cytolib.evaluate.results import read_results, write_results
-from cytolib.evaluate.utility import METHODS, classification_metrics, synthetic_labels, training_sets
+from cytolib.evaluate.utility import (
+    ARMS,
+    HEADS,
+    METHODS,
+    TrainingSet,
+    classification_metrics,
+    fit_arms,
+    fit_heads,
+    synthetic_labels,
+    training_sets,
+)
 
 CLASSES = ["neutrophil", "basophil", "lymphocyte"]
 QUICK = {"steps": 300, "batch_size": 64, "width": 32, "depth": 2, "num_inference_steps": 12, "bootstrap_draws": 50}
@@ -148,12 +159,18 @@ def test_arms_have_the_asked_counts() -> None:
         return np.concatenate([cells[:, :3], np.zeros((len(cells), 1))], axis=1)
 
     arms = training_sets(X, y, sample, project, seed=3)
-    assert set(arms) == set(METHODS)
+    assert set(arms) == set(ARMS)
     np.testing.assert_array_equal(arms["real_projected"].X, project(X))
-    for name in ("random_oversampling", "smote", "real_plus_gaussian", "real_plus_diffusion"):
+    for name in (
+        "random_oversampling",
+        "smote",
+        "real_plus_gaussian",
+        "real_plus_kernel_density",
+        "real_plus_diffusion",
+    ):
         assert np.unique(arms[name].y, return_counts=True)[1].tolist() == [40, 40, 40], name
         np.testing.assert_array_equal(arms[name].X[:68], X)
-    for name in ("gaussian_only", "diffusion_only", "real", "shuffled_labels"):
+    for name in ("gaussian_only", "kernel_density_only", "diffusion_only", "real", "shuffled_labels"):
         assert np.unique(arms[name].y, return_counts=True)[1].tolist() == [40, 20, 8], name
     assert (arms["shuffled_labels"].y != y).any() and arms["real_class_weight"].class_weight == "balanced"
     assert len({seed for _, seed in asked}) == 2
@@ -167,6 +184,25 @@ def test_arms_have_the_asked_counts() -> None:
         synthetic_labels(y, -1)
     with pytest.raises(ValueError, match="multiple is 0"):
         synthetic_labels(y, multiple=0)
+
+
+def test_adjusted_logits_and_shrunk_lda_favour_rare_classes() -> None:
+    rng = np.random.default_rng(5)
+    y = np.repeat(["common", "rare"], [400, 12])
+    X = rng.standard_normal((412, 6)) + 1.2 * (y == "rare")[:, None]
+    X_val = rng.standard_normal((200, 6)) + 1.2 * (np.arange(200) % 2)[:, None]
+    y_val = np.array(["common", "rare"])[np.arange(200) % 2]
+    identity = StandardScaler(with_mean=False, with_std=False).fit(X)
+    real = fit_arms({"real": TrainingSet(X, y)}, X_val, y_val, scaler=identity)["real"]
+    heads = fit_heads(X, y, real)
+    assert set(heads) == set(HEADS)
+    plain = (real.predict(X_val) == "rare").mean()
+    for name, predict in heads.items():
+        assert (predict(X_val) == "rare").mean() > plain, name
+        assert (predict(X_val) == y_val).mean() > 0.8, name
+    odds = real.predict_log_proba(X_val)
+    expected = np.where(odds[:, 1] - odds[:, 0] > np.log(12 / 400), "rare", "common")
+    np.testing.assert_array_equal(heads["real_logit_adjusted"](X_val), expected)
 
 
 def test_classification_metrics_leave_out_tiny_classes() -> None:

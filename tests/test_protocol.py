@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from cytolib.evaluate import protocol
 from cytolib.evaluate.intervals import METRICS, paired_bootstrap
 from cytolib.evaluate.protocol import CONTAMINATED, HONEST, cross_validate, from_sampler, real_folds
-from cytolib.evaluate.protocol_gain import PARTS, decompose, score_predictions
+from cytolib.evaluate.protocol_gain import PARTS, both_protocols, decompose, score_predictions, score_table
 
 SIZES = {"common": 70, "rare": 30, "rarest": 10}
 CONTAMINATED_SWITCH: dict[str, Any] = {"pooled": True, "generator_sees": "all"}
@@ -275,3 +275,23 @@ def test_parts_of_unpaired_predictions_are_refused(copied: pd.DataFrame) -> None
     other = cross_validate(X, Y, COPY, n_synthetic_per_class=[0, 20], seed=1, **HONEST_SWITCH)
     with pytest.raises(ValueError, match="not in the same folds"):
         decompose(pd.concat([copied[copied["protocol"] == CONTAMINATED], other]), n_per_class=20)
+
+
+def test_both_protocols_of_several_generators_make_one_table() -> None:
+    samplers = {"a": RandomOverSampler(), "b": RandomOverSampler()}
+    found = both_protocols(X, Y, samplers, n_synthetic_per_class=[20], seed=1)
+    pd.testing.assert_frame_equal(found["a"], found["b"])  # samplers are seeded by the protocol
+    expected = decompose(found["a"], n_per_class=20, metric="macro_f1", draws=20)
+    assert expected["part"].tolist() == list(PARTS)
+    table = score_table(found)
+    assert set(table["generator"]) == {"none", "a", "b"} and set(table["n_per_class"]) == {0, 20}
+    zero = table[table["generator"] == "none"]
+    assert set(zero["protocol"]) == {HONEST} and not zero.duplicated(["scored", "metric"]).any()
+    by_fold = score_predictions(found["a"], by_fold=True)
+    part = by_fold[(by_fold["protocol"] == HONEST) & (by_fold["n_per_class"] == 20) & (by_fold["scored"] == "real")]
+    row = table[(table["generator"] == "a") & (table["protocol"] == HONEST) & (table["scored"] == "real")]
+    for metric, values in part.groupby("metric")["value"]:
+        assert row.set_index("metric").loc[metric, "value"] == pytest.approx(values.mean())
+        assert (
+            row.set_index("metric").loc[metric, "low"] <= values.mean() <= row.set_index("metric").loc[metric, "high"]
+        )

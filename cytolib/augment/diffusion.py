@@ -26,8 +26,8 @@ class DiffusionOverSampler(EmbeddingOverSampler):
             total of each class.
         random_state: seed of training and of the synthetic cells.
         steps, batch_size, learning_rate, width, depth: of :func:`cytolib.diffusion.train`.
-        objective, batches, n_components, label_dropout: of the same function; ``batches='balanced'`` trains on every
-            class equally often, which makes the model repeat the few cells of a rare class more often, too.
+        objective, batches, n_components, dropout, label_dropout: of the same function; ``batches='balanced'``
+            trains on every class equally often, which makes the model repeat the few cells of a rare class more often.
         num_inference_steps, guidance_scale: of :class:`cytolib.diffusion.EmbeddingDiffusionPipeline`.
         device: None takes the best one.
 
@@ -50,6 +50,7 @@ class DiffusionOverSampler(EmbeddingOverSampler):
             Interval(numbers.Integral, 1, None, closed="left"),
             Interval(RealNotInt, 0, 1, closed="neither"),
         ],
+        "dropout": [Interval(numbers.Real, 0, 1, closed="left")],
         "label_dropout": [Interval(numbers.Real, 0, 1, closed="left")],
         "num_inference_steps": [Interval(numbers.Integral, 1, None, closed="left")],
         "guidance_scale": [Interval(numbers.Real, 0, None, closed="left")],
@@ -69,6 +70,7 @@ class DiffusionOverSampler(EmbeddingOverSampler):
         objective: Objective = "edm",
         batches: Batches = "natural",
         n_components: int | float | None = 0.995,
+        dropout: float = 0.0,
         label_dropout: float = 0.1,
         num_inference_steps: int = 18,
         guidance_scale: float = 1.0,
@@ -83,6 +85,7 @@ class DiffusionOverSampler(EmbeddingOverSampler):
         self.objective = objective
         self.batches = batches
         self.n_components = n_components
+        self.dropout = dropout
         self.label_dropout = label_dropout
         self.num_inference_steps = num_inference_steps
         self.guidance_scale = guidance_scale
@@ -98,7 +101,8 @@ class DiffusionOverSampler(EmbeddingOverSampler):
             X, y, class_names=[str(name) for name in self.classes_], steps=int(self.steps),
             batch_size=int(self.batch_size), learning_rate=float(self.learning_rate), width=int(self.width),
             depth=int(self.depth), objective=self.objective, batches=self.batches, n_components=self.n_components,
-            label_dropout=float(self.label_dropout), seed=int(random.randint(2**31 - 1)), device=self.device,
+            dropout=float(self.dropout), label_dropout=float(self.label_dropout),
+            seed=int(random.randint(2**31 - 1)), device=self.device,
         )  # fmt: skip
         for step in training:  # noqa: B007, the last step holds the model
             pass

@@ -10,10 +10,12 @@ from cytolib.diffusion.inspect import (
     training_sigmas,
 )
 from cytolib.diffusion.pipeline import EmbeddingDiffusionOutput, EmbeddingDiffusionPipeline
+from cytolib.diffusion.schedulers import SAMPLERS, make_scheduler
 from cytolib.diffusion.standardizer import EmbeddingStandardizer
 from cytolib.diffusion.training import TrainingStep, train
 
 __all__ = [
+    "SAMPLERS",
     "DenoisingTrajectory",
     "EmbeddingDenoiser",
     "EmbeddingDiffusionOutput",
@@ -22,6 +24,7 @@ __all__ = [
     "TrainingStep",
     "denoising_error",
     "denoising_trajectory",
+    "make_scheduler",
     "sampling_sigmas",
     "train",
     "training_sigmas",

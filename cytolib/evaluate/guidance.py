@@ -1,4 +1,4 @@
-"""What classifier-free guidance does to vectors: it has no pixel range to stop at, and changes the spread of a class."""
+"""What classifier-free guidance does to vectors: with no range of pixels to stop at, it changes the spread."""
 
 from __future__ import annotations
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cytolib.evaluate.intervals import METRICS
-from cytolib.evaluate.protocol import CONTAMINATED, HONEST, PROTOCOLS
+from cytolib.evaluate.intervals import METRICS, t_interval
+from cytolib.evaluate.protocol import CONTAMINATED, HONEST, PROTOCOLS, cross_validate, from_sampler
 
 #: Scored sets and the sources of their cells; ``mixed`` is the whole test fold of a pooled protocol.
 SCORED: dict[str, tuple[str, ...]] = {
@@ -26,6 +26,55 @@ PARTS: dict[str, str] = {
     "true gain": "honest less no synthetic cells",
     "published gain": "mixed test fold less no synthetic cells",
 }
+
+
+def both_protocols(
+    X: np.ndarray,
+    y: np.ndarray,
+    samplers: Mapping[str, Any],
+    *,
+    n_synthetic_per_class: Sequence[int],
+    folds: int = 5,
+    seed: int = 0,
+) -> dict[str, pd.DataFrame]:
+    """Predictions of :func:`cross_validate` under the contaminated and the honest protocol, for every generator.
+
+    Args:
+        X: (N, D) real embeddings. y: (N,) classes. samplers: over-samplers by name.
+        n_synthetic_per_class: numbers of synthetic cells; the honest predictions hold 0, the baseline, as well.
+    """
+    shared: dict[str, Any] = {"folds": folds, "seed": seed}
+    baseline = cross_validate(
+        X, y, from_sampler(None), n_synthetic_per_class=0, pooled=False, generator_sees="train fold", **shared
+    )
+    found = {}
+    for name, sampler in samplers.items():
+        both = [
+            cross_validate(
+                X, y, from_sampler(sampler), n_synthetic_per_class=n_synthetic_per_class, pooled=pooled,
+                generator_sees="all" if pooled else "train fold", **shared,
+            )
+            for pooled in (True, False)
+        ]  # fmt: skip
+        found[name] = pd.concat([baseline, *both], ignore_index=True)
+    return found
+
+
+def score_table(predictions: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """What :func:`cytolib.figures.protocol_curves` draws, from :func:`both_protocols`: means over folds.
+
+    Returns:
+        Columns generator, classifier, n_per_class, protocol, scored, metric, value, low, high (Student's interval over
+        folds, which share training cells: it is too narrow). Generator "none" is the baseline.
+    """
+    tables = []
+    for name, found in predictions.items():
+        scores = score_predictions(found, by_fold=True)
+        tables.append(scores.assign(generator=np.where(scores["n_per_class"] == 0, "none", name)))
+    keys = ["generator", "n_per_class", "protocol", "scored", "metric"]
+    every = pd.concat(tables, ignore_index=True).drop_duplicates([*keys, "fold"])
+    rows = [(*key, *t_interval(part["value"].to_numpy())) for key, part in every.groupby(keys, sort=False)]
+    return pd.DataFrame(rows, columns=[*keys, "value", "low", "high"]).assign(classifier="plain")
 
 
 def score_predictions(predictions: pd.DataFrame, *, by_fold: bool = False) -> pd.DataFrame:

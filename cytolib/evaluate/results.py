@@ -35,6 +35,7 @@ SCHEMA = pa.schema(
 COLUMNS: list[str] = SCHEMA.names
 TEXT_COLUMNS = [field.name for field in SCHEMA if field.type == pa.string()]
 INTEGER_COLUMNS = [field.name for field in SCHEMA if field.type == pa.int64()]
+_ENDS = ("", "[low]", "[high]")
 KEY_COLUMNS = [name for name in COLUMNS if name not in ("value", "n")]
 
 
@@ -148,6 +149,13 @@ def read_results(paths: str | Path | Iterable[str | Path]) -> pd.DataFrame:
             raise ValueError(f"{file}: not a parquet file ({error}); write it with write_results()") from error
         frames.append(check_results(frame, source=str(file)))
     return check_results(pd.concat(frames, ignore_index=True), source=", ".join(map(str, files)))
+
+
+def interval_metrics(table: pd.DataFrame) -> dict[str, float]:
+    """``x``, ``x[low]``, ``x[high]`` of a table with metric, value, low and high; ends that are NaN are left out."""
+    rows = zip(*(table[name].tolist() for name in ("metric", "value", "low", "high")), strict=True)
+    named = {f"{metric}{end}": value for metric, *values in rows for end, value in zip(_ENDS, values, strict=True)}
+    return {name: value for name, value in named.items() if value == value}
 
 
 def with_ends(frame: pd.DataFrame, metrics: Iterable[str], index: str | list[str] = "method") -> pd.DataFrame:

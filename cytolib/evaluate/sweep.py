@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +16,8 @@ from joblib import Parallel, delayed, parallel_config
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from cytolib.data.table import read_cells
 from cytolib.diffusion import train
-from cytolib.embed import read_embeddings
+from cytolib.evaluate.cells import LabelledCells, load_splits
 from cytolib.evaluate.fidelity import fidelity_table
 from cytolib.evaluate.intervals import METRICS, bootstrap_interval, paired_bootstrap, t_interval
 from cytolib.evaluate.memorisation import memorisation_table
@@ -28,6 +27,7 @@ from cytolib.evaluate.utility import (
     classification_metrics,
     diffusion_sample,
     fit_arms,
+    fit_heads,
     generated_directions,
     training_sets,
 )
@@ -37,27 +37,10 @@ from cytolib.run.tables import write_table
 if TYPE_CHECKING:
     from cytolib.run import Stage
 
-VERSION = 2  # part of every shard's name: raise it when the arithmetic of a seed changes
+VERSION = 3  # part of every shard's name: raise it when the arithmetic of a seed changes
 BASELINE = "real"
-#: Arguments of a seed that :func:`run_sweep` takes beside those of its signature.
-DEFAULTS: dict[str, Any] = {
-    "steps": 2000, "batch_size": 128, "learning_rate": 0.003, "width": 256, "depth": 3, "num_inference_steps": 18,
-    "n_components": 0.995, "guidance_scale": 1.0, "n_synthetic_per_class": 0, "synthetic_multiple": 1,
-}  # fmt: skip
-TRAINING = ("steps", "batch_size", "learning_rate", "width", "depth", "n_components")
-
-
-@dataclass(frozen=True)
-class LabelledCells:
-    """Embeddings (N, D) with their cell ids, classes and domains."""
-
-    ids: np.ndarray
-    X: np.ndarray
-    y: np.ndarray
-    domains: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.X)
+TRAINING = ("steps", "batch_size", "learning_rate", "width", "depth", "dropout", "n_components", "objective", "batches")
+QUALITY = ("gaussian_only", "kernel_density_only", "diffusion_only")  # arms whose cells are measured
 
 
 def main(
@@ -70,7 +53,10 @@ def main(
     learning_rate: float = 0.003,
     width: int = 256,
     depth: int = 3,
+    dropout: float = 0.0,
     n_components: float = 0.995,
+    objective: str = "edm",
+    batches: str = "natural",
     num_inference_steps: int = 18,
     guidance_scale: float = 1.0,
     n_synthetic_per_class: int = 0,
@@ -86,19 +72,26 @@ def main(
         stage: reads 00_data/cells.parquet and 01_embed/embeddings.parquet; writes results.parquet, predictions.parquet.
         seeds: of generator and arms. n_synthetic_per_class, synthetic_multiple: ``n_per_class`` and
             ``multiple`` of :func:`training_sets`.
-        steps, batch_size, learning_rate, width, depth, n_components: of :func:`cytolib.diffusion.train`.
+        steps, batch_size, learning_rate, width, depth, dropout, n_components, objective, batches: of
+            :func:`cytolib.diffusion.train`.
         bootstrap_draws: of the intervals of paired differences.
     """
+    arguments = {name: value for name, value in locals().items() if name in DEFAULTS}
     results, predictions = run_sweep(
         stage.input("00_data", "cells.parquet"), stage.input("01_embed", "embeddings.parquet"), stage.checkpoints,
-        experiment=experiment, seeds=seeds, bootstrap_draws=bootstrap_draws, steps=steps, batch_size=batch_size,
-        learning_rate=learning_rate, width=width, depth=depth, num_inference_steps=num_inference_steps,
-        guidance_scale=guidance_scale, n_synthetic_per_class=n_synthetic_per_class, n_components=n_components,
-        synthetic_multiple=synthetic_multiple,
+        experiment=experiment, seeds=seeds, bootstrap_draws=bootstrap_draws, **arguments,
     )  # fmt: skip
     write_results(results, stage.path("results.parquet"))
     stage.save_table(predictions, "predictions.parquet")
     stage.publish()
+
+
+#: Arguments of a seed that :func:`run_sweep` takes beside those of its own signature, as :func:`main` has them.
+DEFAULTS: dict[str, Any] = {
+    name: parameter.default
+    for name, parameter in inspect.signature(main).parameters.items()
+    if name not in ("stage", "experiment", "seeds", "bootstrap_draws")
+}
 
 
 def stored_or_run(stage: Stage, *, seeds: list[int], steps: int, **options: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -148,23 +141,6 @@ def run_sweep(
     return pd.concat(rows, ignore_index=True), predictions
 
 
-def load_splits(cells_file: Path, embeddings_file: Path) -> tuple[dict[str, LabelledCells], dict[str, str]]:
-    """Cells by split (train, val, test, held_out), and the ``dataset`` and ``encoder`` columns of their results."""
-    cells, table = read_cells(cells_file), read_embeddings(embeddings_file)
-    splits = {}
-    for split in ("train", "val", "test", "held_out"):
-        part = cells[cells["split"] == split]
-        if part.empty and split != "held_out":
-            raise ValueError(f"{cells_file}: no cell has split {split!r}; run notebook 00_data again")
-        ids, y, domains = (part[name].to_numpy(dtype=str) for name in ("cell_id", "label", "domain"))
-        splits[split] = LabelledCells(ids, table.aligned(ids), y, domains)
-    unknown = set(splits["val"].y) - set(splits["train"].y)
-    if unknown:
-        raise ValueError(f"{cells_file}: validation classes {sorted(unknown)} have no training cell; split again")
-    dataset = "+".join(sorted(cells["dataset"].unique()))
-    return splits, {"dataset": dataset, "encoder": table.metadata["encoder"]}
-
-
 def _run_seed(splits: dict[str, LabelledCells], seed: int, arguments: dict[str, Any], shard: Path) -> None:
     """All arms of one seed; its two tables are its checkpoint, written last, and a seed that has them is done."""
     files = [Path(f"{shard}-{kind}.parquet") for kind in ("predictions", "quality")]
@@ -208,17 +184,18 @@ def evaluate_seed(
     # standardised already: this one shares the interface and changes nothing
     identity = StandardScaler().fit(Z["train"])
     probes = fit_arms(arms, Z["val"], splits["val"].y, scaler=identity)
+    predict = {name: probe.predict for name, probe in probes.items()} | fit_heads(Z["train"], y, probes[BASELINE])
     columns = []
     for split in ("test", "held_out"):
         part = splits[split]
-        for method, probe in probes.items() if len(part) else ():
+        for method, called in predict.items() if len(part) else ():
             columns.append(
                 pd.DataFrame(
                     {"cell_id": part.ids, "label": part.y, "domain": part.domains, "split": split, "method": method,
-                     "seed": seed, "prediction": probe.predict(Z[split]).astype(str)}
+                     "seed": seed, "prediction": called(Z[split]).astype(str)}
                 )
             )  # fmt: skip
-    synthetic = {name: arms[name].X for name in ("gaussian_only", "diffusion_only")}
+    synthetic = {name: arms[name].X for name in QUALITY}
     quality = [table(Z["train"], Z["test"], synthetic, seed=seed) for table in (fidelity_table, memorisation_table)]
     return pd.concat(columns, ignore_index=True), pd.concat(quality, ignore_index=True).assign(seed=seed)
 

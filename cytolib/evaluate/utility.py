@@ -8,27 +8,41 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from imblearn.over_sampling import SMOTE, RandomOverSampler
+from imblearn.over_sampling.base import BaseOverSampler
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import accuracy_score, f1_score, recall_score
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cytolib.augment import ClassGaussianOverSampler
+from cytolib.augment import ClassGaussianOverSampler, KernelDensityOverSampler, synthetic_only
 from cytolib.classify.probes import DEFAULT_CS, tune_logistic_regression
 from cytolib.diffusion import EmbeddingDiffusionPipeline
 
-#: The arms of a utility table; all share scaler, grid of C, validation and test cells.
-METHODS: dict[str, str] = {
+#: The arms of a utility table: training sets for one kind of classifier, with scaler, grid of C and validation cells
+#: in common.
+ARMS: dict[str, str] = {
     "real": "real training cells",
     "real_class_weight": "real cells, classes weighted by inverse frequency",
     "random_oversampling": "real cells, rare classes repeated",
     "smote": "real cells and SMOTE interpolations",
     "real_plus_gaussian": "real cells and class-conditional Gaussian cells",
+    "real_plus_kernel_density": "real cells and cells of a smoothed bootstrap",
     "real_plus_diffusion": "real cells and diffusion cells",
     "gaussian_only": "class-conditional Gaussian cells only",
+    "kernel_density_only": "cells of a smoothed bootstrap only",
     "diffusion_only": "diffusion cells only (train on synthetic, test on real)",
     "real_projected": "control: real cells without the directions that the generator drops",
     "shuffled_labels": "control: real cells under shuffled labels",
 }
+#: Other classifiers of the real cells, which cost nothing and which synthetic cells must beat.
+HEADS: dict[str, str] = {
+    "real_logit_adjusted": "real cells, each logit less the logarithm of its class's frequency",
+    "real_shrinkage_lda": "real cells, discriminant analysis with shrunk covariance and equal priors",
+}
+METHODS: dict[str, str] = {**ARMS, **HEADS}
+
+
+Predict = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -66,7 +80,7 @@ def training_sets(
     n_per_class: int = 0,
     multiple: int = 1,
 ) -> dict[str, TrainingSet]:
-    """The training set of every arm of :data:`METHODS`.
+    """The training set of every arm of :data:`ARMS`.
 
     Args:
         X: (N, D) real training embeddings. y: (N,) classes.
@@ -81,10 +95,11 @@ def training_sets(
     added = synthetic_labels(y, n_per_class, top_up=True)
     totals = {name: int(count + (added == name).sum()) for name, count in counts.items()}
 
-    def gaussian(labels: np.ndarray) -> np.ndarray:
-        strategy = {name: int(counts[name] + (labels == name).sum()) for name in counts}
-        sampler = ClassGaussianOverSampler(sampling_strategy=strategy, random_state=seed)
-        return sampler.fit_resample(X, y)[0][len(X) :]
+    def made(sampler: BaseOverSampler, labels: np.ndarray) -> np.ndarray:
+        wanted = {name: int((labels == name).sum()) for name in counts}
+        return synthetic_only(sampler, X, y, wanted)[0] if len(labels) else X[:0]
+
+    gaussian, density = ClassGaussianOverSampler(random_state=seed), KernelDensityOverSampler(random_state=seed)
 
     neighbors = min(5, min(counts.values()) - 1)
     repeated = RandomOverSampler(sampling_strategy=totals, random_state=seed).fit_resample(X, y)
@@ -96,9 +111,11 @@ def training_sets(
         "real_class_weight": TrainingSet(X, y, "balanced"),
         "random_oversampling": TrainingSet(*repeated),
         "smote": TrainingSet(*smote),
-        "real_plus_gaussian": _joined(X, y, gaussian(added), added),
+        "real_plus_gaussian": _joined(X, y, made(gaussian, added), added),
+        "real_plus_kernel_density": _joined(X, y, made(density, added), added),
         "real_plus_diffusion": _joined(X, y, sample(added, 2 * seed + 1), added),
-        "gaussian_only": TrainingSet(gaussian(alone), alone),
+        "gaussian_only": TrainingSet(made(gaussian, alone), alone),
+        "kernel_density_only": TrainingSet(made(density, alone), alone),
         "diffusion_only": TrainingSet(sample(alone, 2 * seed), alone),
         "real_projected": TrainingSet(project(X), y),
         "shuffled_labels": TrainingSet(X, np.random.default_rng(seed).permutation(y)),
@@ -149,6 +166,22 @@ def fit_arms(
             arm.X, arm.y, X_val, y_val, Cs=Cs, class_weight=arm.class_weight, scaler=scaler, metric=metric
         )
         for name, arm in arms.items()
+    }
+
+
+def fit_heads(X: np.ndarray, y: np.ndarray, real: Pipeline) -> dict[str, Predict]:
+    """The predictors of :data:`HEADS`.
+
+    Args:
+        X: (N, D) standardised real training cells, y: (N,) classes. real: the tuned classifier of the arm ``real``,
+            whose logits are adjusted after the fact with tau = 1 (Menon et al., arXiv 2007.07314).
+    """
+    classes, counts = np.unique(y, return_counts=True)
+    log_prior = np.log(counts / len(y))
+    lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=np.full(len(classes), 1 / len(classes)))
+    return {
+        "real_logit_adjusted": lambda Z: real.classes_[np.argmax(real.predict_log_proba(Z) - log_prior, axis=1)],
+        "real_shrinkage_lda": lda.fit(X, y).predict,
     }
 
 

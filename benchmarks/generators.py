@@ -37,6 +37,7 @@ from cytolib.evaluate.results import result_rows
 from cytolib.evaluate.two_sample import two_sample_test
 
 MULTIPLE = 3  # synthetic cells for each real one, as in the sweep of configs/pbc.yaml
+DROPOUT = 0.3  # as in configs/pbc.yaml
 MODELS = ("diffusion", "flow_matching")
 NAMES = tuple(name for name in GENERATORS if name != "random_oversampling")  # the same cells as bootstrap
 SHOWN = (
@@ -53,7 +54,9 @@ def draw(name: str, Z: np.ndarray, y: np.ndarray, seed: int, steps: int) -> tupl
     sampler = GENERATORS[name](seed)
     if name not in MODELS:
         return *synthetic_only(sampler, Z, y, counts), None
-    sampler.set_params(steps=steps, device="cpu", sampling_strategy={k: n + n // MULTIPLE for k, n in counts.items()})
+    sampler.set_params(
+        steps=steps, dropout=DROPOUT, device="cpu", sampling_strategy={k: n + n // MULTIPLE for k, n in counts.items()}
+    )
     X, labels = sampler.fit_resample(Z, y)
     return X[len(Z) :], labels[len(Z) :], sampler.pipeline_
 
@@ -158,6 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--run", type=Path, default=default, help="folder of a pipeline run")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--steps", type=int, default=6000, help="training steps of the diffusion models")
+    parser.add_argument("--processes", type=int, default=2, help="seeds at a time, a thread each")
     parser.add_argument("--out", type=Path, help="result table, a CSV file")
     given = parser.parse_args(arguments)
     cells_file = given.run / "00_data" / "cells.parquet"
@@ -165,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cells = read_cells(cells_file)
     attributes = load_attributes(cells, image_root(cells))
     with parallel_config(backend="loky", inner_max_num_threads=1):
-        done = Parallel(n_jobs=min(run.threads(), len(given.seeds)), verbose=5)(
+        done = Parallel(n_jobs=given.processes, verbose=5)(
             delayed(measure_seed)(splits, attributes, seed, given.steps) for seed in given.seeds
         )
     shared = {"experiment": "generators", "split": "test", "selection": "validation", **names}

@@ -1,6 +1,6 @@
 """How fast cells are sampled beside a plain diffusers loop, at equal Frechet distance; solvers and guidance compared.
 
-    python -m benchmarks.sampling [--n 16384] [--steps 2000] [--json benchmarks/results/sampling.json]
+    python -m benchmarks.sampling [--n 32768] [--steps 2500] [--json benchmarks/results/sampling.json]
 
 The model is trained here, on a known mixture of eight unequal classes in 256 dimensions, so that the benchmark needs no
 data. Methods run in one process with the same weights, scheduler, noise and threads, in turns whose order rotates.
@@ -158,7 +158,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--n", type=int, default=32768, help="cells of each comparison")
     parser.add_argument("--blocks", type=int, default=2, help="turns of the speed comparison")
     parser.add_argument("--many", type=int, default=100_000, help="cells of the long run")
-    parser.add_argument("--steps", type=int, default=2000, help="training steps of the model")
+    parser.add_argument("--steps", type=int, default=2500, help="training steps of the model")
     parser.add_argument("--json", type=Path, help="file to write the tables to")
     given = parser.parse_args(arguments)
     pipe = train_model(given.steps)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cytolib.data.registry import DATA_SETS
+from tests.readme_generation import contaminated, generators, sampling
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "papermill_runs" / "reference"
@@ -186,7 +187,7 @@ def filled(text: str, *blocks: Callable[[], str]) -> str:
 
 
 FILES: dict[Path, tuple[Callable[[], str], ...]] = {
-    README: (times, results, encoders, marrow, speed),
+    README: (times, results, generators, contaminated, sampling, encoders, marrow, speed),
     DATA_README: (datasets,),
 }
 

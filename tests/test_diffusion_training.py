@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from diffusers.training_utils import EMAModel
@@ -185,6 +186,25 @@ def test_steps_report_and_their_pipeline() -> None:
     assert steps[-1].learning_rate < steps[3].learning_rate
     with pytest.raises(RuntimeError, match="weights of step 3 are gone"):
         steps[2].pipeline()
+
+
+def test_history_is_whole_after_a_resume(tmp_path: Path) -> None:
+    X, y = toy()
+    options = {**SMALL, "X_val": X, "y_val": y, "validate_every": 5, "checkpoint_dir": tmp_path, "checkpoint_every": 4}
+    for step in train(X, y, **options):
+        if step.step == 7:
+            assert len(step.history) == 7 and set(step.history_by_class["step"]) == {5}
+            break
+    resumed = finish(X, y, **options)
+    whole = finish(X, y, **{**options, "checkpoint_dir": None})
+    pd.testing.assert_frame_equal(resumed.history, whole.history)
+    pd.testing.assert_frame_equal(resumed.history_by_class, whole.history_by_class)
+    history = whole.history
+    assert history["step"].tolist() == list(range(1, 13)) and history["loss"].iloc[-1] == whole.loss
+    assert history.dropna()["step"].tolist() == [5, 10, 12]
+    assert history["validation_loss"].iloc[-1] == whole.validation_loss
+    last = whole.history_by_class.query("step == 12").set_index("label")["loss"].to_dict()
+    assert last == whole.validation_loss_by_class
 
 
 def test_domains_are_learned_and_named() -> None:

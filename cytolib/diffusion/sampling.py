@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from cytolib.diffusion.denoiser import EmbeddingDenoiser
     from cytolib.diffusion.pipeline import EmbeddingDiffusionPipeline
 
-CHUNK = 512  # rows of a network call: on a CPU their activations fit the cache of a core
+CHUNK = 1024  # rows of a network call: on a CPU their activations fit the caches of a core
 ACCELERATOR_CHUNK = 16384
 CONDITION_ROWS = 64  # conditions of a call that makes modulations
 
@@ -113,8 +113,10 @@ class Sampler:
         if not isinstance(num_inference_steps, int) or num_inference_steps < 1:
             raise ValueError(f"num_inference_steps is {num_inference_steps!r}, expected a whole number of at least 1")
         self.denoiser, self.dimensions = pipe.denoiser, pipe.standardizer.output_dim
-        self.scheduler: Any = copy.deepcopy(pipe.scheduler)  # diffusers' schedulers share no type
-        self.scheduler.set_timesteps(num_inference_steps)
+        scheduler: Any = copy.deepcopy(pipe.scheduler)  # diffusers' schedulers share no type
+        scheduler.set_timesteps(num_inference_steps)
+        scheduler.is_scale_input_called = True  # noise_level does that; some schedulers warn at every step
+        self.scheduler = scheduler
         self.levels = [noise_level(self.scheduler, i) for i in range(len(self.scheduler.timesteps))]
         conditions = Conditions.of(classes, domains)
         self.asked = [conditions]

@@ -9,7 +9,7 @@ import math
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from cytolib.diffusion.standardizer import EmbeddingStandardizer
 from cytolib.diffusion.validation import mean_by_class, validation_levels, validation_losses
 from cytolib.run import atomic_path
 
-RECIPE = 2  # part of every checkpoint's key: raise it when the arithmetic of a step changes
+RECIPE = 3  # part of every checkpoint's key: raise it when the arithmetic of a step changes
 WARM_UP = 100  # steps
 Prepared = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
 
@@ -34,7 +34,7 @@ class Progress:
     """What a checkpoint holds beside weights: plain numbers.
 
     ``best_step`` and ``best_loss`` are those of the best validation, ``waited`` the validations since; all three are
-    kept up only with early stopping.
+    kept up only with early stopping. ``losses`` and ``validations`` (step, mean, by class) are those of all steps.
     """
 
     step: int = 0
@@ -45,6 +45,8 @@ class Progress:
     best_loss: float = math.inf
     waited: int = 0
     stopped: bool = False
+    losses: list[float] = field(default_factory=list)
+    validations: list[tuple[int, float, dict[str, float]]] = field(default_factory=list)
 
 
 class Trainer:
@@ -128,6 +130,7 @@ class Trainer:
         for mean, weight in zip(self.ema, self.weights, strict=True):
             mean.lerp_(weight.detach(), new)
         progress.loss = value if progress.step == 1 else 0.98 * progress.loss + 0.02 * value
+        progress.losses.append(progress.loss)
         due = progress.step % a["validate_every"] == 0 or progress.step == a["steps"]
         progress.validation_loss = progress.validation_loss_by_class = None
         if due and self.validation is not None:
@@ -156,6 +159,7 @@ class Trainer:
         losses = validation_losses(self.denoiser_of(self.ema), *validation, levels)
         by_class = mean_by_class(losses, validation[1].cpu().numpy(), a["class_names"])
         progress.validation_loss, progress.validation_loss_by_class = float(losses.mean()), by_class
+        progress.validations.append((progress.step, progress.validation_loss, by_class))
         if a["patience"] is None:
             return
         # a mean over classes: rare classes are memorised first, and a mean over cells would not notice

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from cytolib.diffusion.batches import BATCHES, Batches, Cells, unlabelled_rows
@@ -59,6 +60,24 @@ class TrainingStep:
             trainer.result(), trainer.standardizer, trainer.arguments["class_names"],
             trainer.arguments["domain_names"],
         )  # fmt: skip
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """``step``, ``loss``, ``validation_loss`` (NaN: none was taken) of all steps, also those before a resume."""
+        progress = self._trainer.progress
+        table = pd.DataFrame({"step": np.arange(1, self.step + 1), "loss": progress.losses[: self.step]})
+        return table.assign(validation_loss=table["step"].map({step: mean for step, mean, _ in progress.validations}))
+
+    @property
+    def history_by_class(self) -> pd.DataFrame:
+        """``step``, ``label``, ``loss`` of every validation up to this step."""
+        rows = [
+            (step, label, loss)
+            for step, _, by_class in self._trainer.progress.validations
+            for label, loss in by_class.items()
+            if step <= self.step
+        ]
+        return pd.DataFrame(rows, columns=["step", "label", "loss"])
 
 
 def train(

@@ -9,6 +9,7 @@ import torch
 from scipy.special import ndtri
 
 from cytolib.diffusion.denoiser import EmbeddingDenoiser
+from cytolib.diffusion.matmul import fast_float32_matmul
 from cytolib.diffusion.noise import noise_from_seeds
 from cytolib.diffusion.preconditioning import denoising_loss
 
@@ -22,6 +23,7 @@ def validation_levels(sigma_mean: float, sigma_std: float) -> np.ndarray:
 
 
 @torch.no_grad()
+@fast_float32_matmul()
 def validation_losses(
     denoiser: EmbeddingDenoiser,
     Z: torch.Tensor,

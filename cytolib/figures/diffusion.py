@@ -131,11 +131,15 @@ def fidelity(table: pd.DataFrame) -> Figure:
         part = table[table["metric"] == metric].set_index("method").reindex(methods)
         values = part["value"]
         colours = [REAL if m.startswith("real") else SYNTHETIC if "diffusion" in m else "#0072B2" for m in methods]
-        bars = ax.bar(range(len(methods)), values, color=colours, width=0.7)
+        ax.bar(range(len(methods)), values, color=colours, width=0.7)
+        tops = values.clip(lower=0)
         if {"low", "high"} <= set(part):
             ends = [(values - part["low"]).clip(lower=0), (part["high"] - values).clip(lower=0)]
             ax.errorbar(range(len(methods)), values, yerr=ends, fmt="none", ecolor="0.55", elinewidth=1.2)
-        ax.bar_label(bars, fmt="{:.3g}", fontsize="x-small", padding=6 if "low" in part else 2)
+            tops = part[["value", "high"]].max(axis=1).clip(lower=0)
+        for place, (value, top) in enumerate(zip(values, tops, strict=True)):
+            ax.annotate(f"{value:.3g}", (place, top), xytext=(0, 2), textcoords="offset points", ha="center",
+                        fontsize="x-small")  # fmt: skip
         ax.axhline(0, color="0.2", lw=0.8)
         ax.set_xticks(range(len(methods)), names, fontsize="x-small")
         ax.tick_params(axis="y", labelsize="x-small")

@@ -29,11 +29,12 @@ def out_of_noise(samples: NDArray[np.floating], denoised: NDArray[np.floating], 
     titles = ("what the sampler holds", "the cell that the model sees in it")
     for ax, values, title in zip(axes, (noisy, denoised), titles, strict=True):
         ax.imshow(values, aspect="auto", cmap=_COLOURS, vmin=-_LIMIT, vmax=_LIMIT, interpolation="nearest")
-        ax.set(title=title, xlabel=f"feature (the first {values.shape[1]})", xticks=[])
+        ax.set(title=title, xlabel=f"{values.shape[1]} features", xticks=[])
         ax.spines[:].set_visible(False)
     shown = range(0, len(levels), 3)
     axes[0].set_yticks(list(shown), [f"{levels[k]:.2g}" for k in shown])
     axes[0].set_ylabel("noise level sigma")
+    axes[1].tick_params(left=False)
     return fig
 
 
@@ -67,9 +68,9 @@ def real_synthetic_nearest(
         names: the classes. real, nearest: picture and (D,) vector of a real cell. synthetic: (D,) vectors.
         captions: what to say below the nearest cell, such as its class and how far it is.
     """
-    columns = ("a real test cell", "its vector", "a synthetic vector", "nearest real vector", "its cell")
+    columns = ("a real\ntest cell", "its vector", "a synthetic vector", "nearest real vector", "its cell")
     fig, axes = subplots(
-        len(names), 5, figsize=(WIDTH, 1.02 * len(names) + 0.3), squeeze=False,
+        len(names), 5, figsize=(WIDTH, 0.86 * len(names) + 0.45), squeeze=False,
         gridspec_kw={"width_ratios": [1, 2, 2, 2, 1]},
     )  # fmt: skip
     for row, name in enumerate(names):
@@ -100,7 +101,7 @@ def membership(table: pd.DataFrame) -> Figure:
     Args:
         table: columns ``score`` (a noise level, ``mean`` or ``attack``), ``auc``, ``low``, ``high``.
     """
-    fig, ax = subplots(figsize=(WIDTH * 0.8, 2.5))
+    fig, ax = subplots(figsize=(WIDTH, 2.5))
     levels = table[~table["score"].isin(("mean", "attack"))]
     sigma = levels["score"].str.extract(r"([0-9.e+-]+)", expand=False).astype(float)
     ax.fill_between(sigma, levels["low"], levels["high"], color=SYNTHETIC, alpha=0.2, lw=0)
@@ -110,10 +111,12 @@ def membership(table: pd.DataFrame) -> Figure:
         words = "all levels, mean" if score == "mean" else "all levels, fitted attack"
         ax.axhline(row["auc"], ls=style, color="#0072B2", label=f"{words}: {row['auc']:.3f}")
     ax.axhline(0.5, color="0.3", lw=1)
-    ax.text(sigma.min(), 0.5, "guessing", va="bottom", fontsize="small")
+    ax.text(sigma.max(), 0.5, "guessing", va="bottom", ha="right", fontsize="small")
     low, high = min(0.45, table["low"].min()), max(0.6, table["high"].max())
-    ax.set(xscale="log", xlabel="noise level sigma", ylabel="AUC, training against new cells", ylim=(low, high))
-    ax.legend(fontsize="small")
+    ax.set(xscale="log", xlabel="noise level sigma", ylabel="AUC", ylim=(low, high))
+    ax.set_xticks(sigma.tolist(), [f"{level:g}" for level in sigma], minor=False)
+    ax.set_xticks([], minor=True)
+    ax.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     return fig
 
 
@@ -150,7 +153,12 @@ def attribute_agreement(frequencies: pd.DataFrame, methods: Sequence[str]) -> Fi
             ax.scatter(here["real_test"], here[method], s=14, color=class_colour(label), alpha=0.8, lw=0,
                        label=readable(label))  # fmt: skip
         gap = (wide[method] - wide["real_test"]).abs().mean()
-        ax.set(title=readable(method), xlabel="frequency in real test cells", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
+        ax.set(
+            title=readable(method).replace("gaussian", "Gaussian"),
+            xlabel="frequency in real test cells",
+            xlim=(-0.03, 1.03),
+            ylim=(-0.03, 1.03),
+        )
         ax.text(0.03, 0.97, f"mean gap {gap:.3f}", va="top", transform=ax.transAxes, fontsize="small")
     axes[0, 0].set_ylabel("frequency in these cells")
     axes[0, -1].legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")

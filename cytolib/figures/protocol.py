@@ -49,7 +49,7 @@ def protocol_curves(table: pd.DataFrame, *, metrics: Sequence[str] = ("accuracy"
             _curves(ax, table[(table["generator"] == generator) & (table["metric"] == metric)],
                     alone[alone["metric"] == metric])  # fmt: skip
             if row == 0:
-                ax.set_title(readable(generator))
+                ax.set_title(readable(generator).replace("gaussian", "Gaussian"))
         axes[row, 0].set_ylim(top=1.01)  # once all are drawn; Student's interval knows no upper end, a score does
         axes[row, 0].set_ylabel(readable(metric).replace("f1", "F1"))
     axes[-1, len(generators) // 2].set_xlabel("synthetic cells a class")
@@ -64,6 +64,8 @@ def _curves(ax: Axes, made: pd.DataFrame, alone: pd.DataFrame) -> None:
     places = {0: 0, **{int(n): k + 1 for k, n in enumerate(counts)}}  # evenly spaced: the small numbers matter too
     for (protocol, scored), (label, colour, dashes) in _LINES.items():
         line = made[(made["protocol"] == protocol) & (made["scored"] == scored)]
+        if line.empty:
+            continue
         start = "untouched" if scored == "untouched" else "real"
         zero = alone[(alone["classifier"] == "plain") & (alone["scored"] == start)]
         line = pd.concat([zero, line]).sort_values("n_per_class")

@@ -1,0 +1,121 @@
+"""The blocks of README.md about generators, from benchmarks/results."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+
+from cytolib.evaluate.intervals import t_interval
+
+MEASURED = Path(__file__).resolve().parent.parent / "benchmarks" / "results"
+Rows = dict[tuple[str, ...], dict[str, float]]
+GENERATOR_ROWS = {
+    "tstr_balanced_accuracy": "TSTR, balanced accuracy",
+    "tstr_minus_real": "TSTR less real cells",
+    "trts_recall": "label fidelity (TRTS)",
+    "frechet_distance_pca": "Fréchet distance, 64 components",
+    "kernel_distance": "kernel distance x 100",
+    "precision": "precision",
+    "recall": "recall",
+    "density": "density",
+    "coverage": "coverage",
+    "vendi_ratio": "Vendi ratio",
+    "two_sample_auc": "two-sample test, AUC",
+    "attribute_gap": "gap of attribute frequencies",
+    "dcr_ratio": "DCR ratio",
+    "authenticity": "authenticity",
+    "copying_statistic": "copying statistic C_T",
+    "membership_by_distance_auc": "membership by distance, AUC",
+    "membership_auc": "membership by denoising loss, AUC",
+    "membership_attack_auc": "the same, fitted attack",
+}
+
+
+def generators() -> str:
+    """Every generator and real cells, a metric a row."""
+    rows = {key[0]: metrics for key, metrics in _overall("generators.csv", "method").items()}
+    names = ["real", *(name for name in rows if name != "real")]
+    lines = ["| | " + " | ".join(name.replace("_", " ") for name in names) + " |", "|---|" + "---|" * len(names)]
+    for metric, title in GENERATOR_ROWS.items():
+        values = [_mean_and_ends(rows[name], metric, 100 if metric == "kernel_distance" else 1) for name in names]
+        lines.append(f"| {title} | " + " | ".join(values) + " |")
+    return "\n".join(lines)
+
+
+def _overall(file: str, *keys: str) -> Rows:
+    """As ``_measured``, of the rows over all seeds."""
+    rows: Rows = {}
+    with open(MEASURED / file, newline="", encoding="utf-8") as table:
+        for row in csv.DictReader(table):
+            if row["seed"] == "-1":
+                rows.setdefault(tuple(row[key] for key in keys), {})[row["metric"]] = float(row["value"])
+    return rows
+
+
+def _mean_and_ends(metrics: dict[str, float], name: str, scale: float = 1) -> str:
+    if name not in metrics:
+        return ""
+    mean, *ends = [scale * metrics.get(f"{name}{end}", float("nan")) for end in ("", "[low]", "[high]")]
+    digits = 3 if abs(mean) < 1 else 2
+    return f"{mean:.{digits}f}" + ("" if ends[0] != ends[0] else " [{:.{d}f}, {:.{d}f}]".format(*ends, d=digits))
+
+
+def contaminated() -> str:
+    """CytoDiff's protocol beside the honest one, and what a gain is made of."""
+    rows = _protocol_means("macro_f1")
+    alone = rows["none", "plain", "0", "honest", "real"]
+    lines = [
+        "| generator | synthetic cells a class | contaminated, as published | its real test cells | honest |"
+        " honest, thousands of untouched cells | published gain | of it the test set | the leak | true |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    shown = [key[:3] for key in rows if key[0] != "none" and key[3:] == ("contaminated", "mixed")]
+    for key in shown:
+        mixed, real, honest = (rows[*key, *part] for part in (
+            ("contaminated", "mixed"), ("contaminated", "real"), ("honest", "real")))  # fmt: skip
+        untouched = rows[*key, "honest", "untouched"]
+        parts = ([mixed, alone], [mixed, real], [real, honest], [honest, alone])
+        scores = " | ".join(f"{np.mean(part):.3f}" for part in (mixed, real, honest, untouched))
+        gains = " | ".join(_difference(*part) for part in parts)
+        lines.append(f"| {key[0].replace('_', ' ')} | {int(key[2]):,} | {scores} | {gains} |")
+    others = [(name, rows["none", name, "0", "honest", "real"]) for name in ("class weights", "logit adjustment")]
+    told = "; ".join(f"{name} {np.mean(values):.3f} ({_difference(values, alone)})" for name, values in others)
+    return "\n".join([*lines, "", f"Macro F1. Real cells alone: {np.mean(alone):.3f}; with {told}."])
+
+
+def _protocol_means(metric: str) -> dict[tuple[str, ...], list[float]]:
+    """Values of each seed, in the order of seeds, by generator, classifier, number, protocol and scored set."""
+    found: dict[tuple[str, ...], dict[int, float]] = {}
+    keys = ("generator", "classifier", "n_per_class", "protocol", "scored")
+    with open(MEASURED / "cytodiff_protocol.csv", newline="", encoding="utf-8") as table:
+        for row in csv.DictReader(table):
+            if row["metric"] == metric:
+                found.setdefault(tuple(row[key] for key in keys), {})[int(row["seed"])] = float(row["value"])
+    return {key: [values[seed] for seed in sorted(values)] for key, values in found.items()}
+
+
+def _difference(first: list[float], second: list[float]) -> str:
+    mean, low, high = t_interval(np.subtract(first, second))
+    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def sampling() -> str:
+    """Sampling beside a plain diffusers loop."""
+    found = json.loads((MEASURED / "sampling.json").read_text(encoding="utf-8"))
+    lines = ["| method | cells a second | cytolib is faster by | Fréchet distance |", "|---|---|---|---|"]
+    for method, row in found["speed"].items():
+        ratio = "" if method == "cytolib" else f"{row['cytolib is faster by']:.2f} x"
+        lines.append(f"| {method} | {row['cells/s']:,.0f} | {ratio} | {row['Frechet distance']:.3f} |")
+    many, scales = found["many"], found["guidance"]
+    widths = ", ".join(
+        f"{row['variance within classes, over real']:.2f} at {row['guidance scale']:g}" for row in scales
+    )
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{many['cells']:,} cells of 256 dimensions: {many['seconds']:.0f} s. Variance within classes over that of"
+            f" real cells, by guidance scale: {widths}.",
+        ]
+    )

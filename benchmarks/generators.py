@@ -84,7 +84,12 @@ def measure_seed(
         X, y = (Z["test"], test.y) if name == "real" else (X, y)
         right = probes["real"].predict(X) == y
         rows.append((name, "trts_recall", float(np.mean([right[y == k].mean() for k in np.unique(y)])), len(y)))
-        tested = two_sample_test(Z["test"], Z["train"] if name == "real" else natural[name], n_components=64, seed=seed)
+        tested = two_sample_test(
+            Z["test"],
+            Z["train"] if name == "real" else natural[name],
+            n_components=min(64, Z["test"].shape[1]),
+            seed=seed,
+        )
         rows.append((name, "two_sample_auc", tested.auc, tested.n))
     rows += _membership(Z, train.y, test.y, made, natural, seed)
     if attributes is not None:

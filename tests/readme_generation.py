@@ -54,11 +54,12 @@ def _overall(file: str, *keys: str) -> Rows:
 
 
 def _mean_and_ends(metrics: dict[str, float], name: str, scale: float = 1) -> str:
+    """The mean, and half the width of its 95 % interval where it has one."""
     if name not in metrics:
         return ""
-    mean, *ends = [scale * metrics.get(f"{name}{end}", float("nan")) for end in ("", "[low]", "[high]")]
-    digits = 3 if abs(mean) < 1 else 2
-    return f"{mean:.{digits}f}" + ("" if ends[0] != ends[0] else " [{:.{d}f}, {:.{d}f}]".format(*ends, d=digits))
+    mean, low, high = [scale * metrics.get(f"{name}{end}", float("nan")) for end in ("", "[low]", "[high]")]
+    half, digits = (high - low) / 2, 3 if abs(mean) < 1 else 2
+    return f"{mean:.{digits}f}" + (f" ±{half:.{digits}f}" if half > 0 else "")
 
 
 def contaminated() -> str:

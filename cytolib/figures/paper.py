@@ -109,8 +109,10 @@ def key_results(results: pd.DataFrame) -> pd.DataFrame:
     for method, words in (
         ("diffusion_only", "trained on diffusion cells only"),
         ("gaussian_only", "trained on class Gaussian only"),
+        ("kernel_density_only", "trained on a smoothed bootstrap only"),
         ("real_plus_diffusion", "real and diffusion cells"),
         ("smote", "real cells and SMOTE"),
+        ("real_logit_adjusted", "real cells, logits adjusted"),
     ):
         part = arms[arms["method"] == method]
         difference = f"balanced_accuracy_minus_{BASELINE}"
@@ -125,6 +127,14 @@ def key_results(results: pd.DataFrame) -> pd.DataFrame:
     for method, words in (("diffusion_only", "diffusion cells"), ("real_floor", "real cells, the floor")):
         part = arms[arms["method"] == method]
         add(f"{words}: Fréchet distance to test cells, 64 components", part, "frechet_distance_pca", "04_sweep")
+    model = results[(results["experiment"] == "generator") & (results["method"] == "diffusion")]
+    for metric, words in (
+        ("membership_auc", "denoising loss"),
+        ("membership_attack_auc", "all its levels, fitted attack"),
+    ):
+        add(
+            f"membership inference on the diffusion model by {words}: AUC (0.5 is guessing)", model, metric, "03_sample"
+        )
     return pd.DataFrame(rows, columns=["what", "value", "low", "high", "n", "where"])
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -15,7 +17,7 @@ from diffusers import (
     HeunDiscreteScheduler,
 )
 
-from cytolib.diffusion import EmbeddingDenoiser, EmbeddingDiffusionPipeline, EmbeddingStandardizer
+from cytolib.diffusion import EmbeddingDenoiser, EmbeddingDiffusionPipeline, EmbeddingStandardizer, sampling
 from cytolib.diffusion.preconditioning import c_noise, denoise, denoising_loss
 from cytolib.diffusion.sampling import Conditions
 from cytolib.diffusion.schedulers import SAMPLERS, as_prediction, make_scheduler, noise_level
@@ -211,6 +213,21 @@ def test_a_cell_is_a_function_of_its_seed_in_any_company(name: str, threads: int
             np.testing.assert_array_equal(part, full[rows])
     finally:
         torch.set_num_threads(outside)
+
+
+def test_an_interrupted_request_stops_and_puts_the_threads_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe, started = random_pipe(), []
+
+    def interrupt(self: object, cells: np.ndarray, seeds: np.ndarray) -> Iterator[None]:
+        started.append(len(cells))
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(sampling.Sampler, "steps", interrupt)
+    outside = torch.get_num_threads()
+    with pytest.raises(KeyboardInterrupt):
+        pipe(np.zeros(40 * sampling.CHUNK, int), seeds=range(40 * sampling.CHUNK))
+    assert torch.get_num_threads() == outside and len(started) < 40
 
 
 def test_modulations_are_made_once_a_condition() -> None:

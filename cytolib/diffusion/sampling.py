@@ -55,10 +55,8 @@ class Conditions:
 
     def unconditional(self, null_class: int) -> Conditions:
         """The same cells and domains under the null class."""
-        return Conditions.of(np.full(len(self.rows), null_class), self._of_cells(self.domains))
-
-    def _of_cells(self, values: np.ndarray | None) -> np.ndarray | None:
-        return None if values is None else values[self.rows]
+        places = None if self.domains is None else self.domains[self.rows]
+        return Conditions.of(np.full(len(self.rows), null_class), places)
 
     def of_cells(self, cells: np.ndarray, device: torch.device) -> torch.Tensor:
         """Condition of each of some cells (B,), or (1,) where they share one, which then is not copied for each."""
@@ -182,8 +180,9 @@ def _one_thread_each(workers: int) -> Iterator[ThreadPoolExecutor]:
     """A pool in which every thread computes alone: chunks side by side beat threads that share one small matrix."""
     outside = torch.get_num_threads()
     torch.set_num_threads(1)
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
     try:
-        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            yield pool
+        yield pool
     finally:
+        pool.shutdown(cancel_futures=True)  # an interrupted request does not go on to its end
         torch.set_num_threads(outside)

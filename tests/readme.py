@@ -32,8 +32,16 @@ QUESTIONS = {
         "not measured",
     ),
     "02_train_diffusion": ("can a small model learn the embeddings", "embeddings → model folder", "not measured"),
-    "03_sample": ("are synthetic cells right, various, new", "model → synthetic table, fidelity", "not measured"),
-    "04_augment_classifiers": ("do classifiers get better, where, how much", "real, synthetic → arms", "not used"),
+    "03_sample": (
+        "are synthetic cells right, various, new; does the model give its cells away",
+        "model → synthetic table, fidelity, membership, attributes",
+        "not measured",
+    ),
+    "04_augment_classifiers": (
+        "do classifiers get better, where, how much",
+        "real, synthetic → arms, the contaminated column",
+        "not used",
+    ),
     "10_figures": ("every figure and table of the paper", "result tables → figures, tables", "not used"),
 }
 

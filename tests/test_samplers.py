@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -220,6 +221,7 @@ def test_an_interrupted_request_stops_and_puts_the_threads_back(monkeypatch: pyt
 
     def interrupt(self: object, cells: np.ndarray, seeds: np.ndarray) -> Iterator[None]:
         started.append(len(cells))
+        time.sleep(0.05)  # forty of these take longer than the first one's news
         raise KeyboardInterrupt
         yield
 

@@ -24,7 +24,6 @@ SIGMA_DATA = 1.0
 #: Mean and standard deviation of ln sigma in training. EDM: near P_mean and P_std of table 1, moved up for data of unit
 #: variance. Flow matching: logit t = ln sigma is standard normal (Esser et al. 2024, arXiv 2403.03206, eq. 19).
 NOISE_DISTRIBUTION: dict[Objective, tuple[float, float]] = {"edm": (-0.4, 1.2), "flow_matching": (0.0, 1.0)}
-SIGMA_MEAN, SIGMA_STD = NOISE_DISTRIBUTION["edm"]
 
 
 def c_skip(sigma: torch.Tensor, objective: Objective = "edm") -> torch.Tensor:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 import pandas as pd
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from cytolib.evaluate.blocks import BLOCK, check_pair
 from cytolib.evaluate.diversity import vendi_rows
@@ -36,6 +37,7 @@ def real_floor(
     return metric(test, train[rows])
 
 
+@threadpool_limits.wrap(limits=1)  # of its many small matrices: threads that share each are many times slower
 def fidelity_table(
     train: np.ndarray, test: np.ndarray, synthetic: Mapping[str, np.ndarray], *, seed: int = 0, draws: int = 200
 ) -> pd.DataFrame:

@@ -34,6 +34,7 @@ from cytolib.evaluate.intervals import paired_bootstrap, t_interval
 from cytolib.evaluate.membership import membership_by_distance, membership_inference
 from cytolib.evaluate.memorisation import memorisation_table
 from cytolib.evaluate.results import result_rows
+from cytolib.evaluate.transfer import label_fidelity
 from cytolib.evaluate.two_sample import two_sample_test
 
 MULTIPLE = 3  # synthetic cells for each real one, as in the sweep of configs/pbc.yaml
@@ -80,16 +81,11 @@ def measure_seed(
     identity = StandardScaler().fit(Z["train"])
     probes = {name: tune_logistic_regression(X, y, Z["val"], val.y, scaler=identity) for name, (X, y) in sets.items()}
     predictions = pd.DataFrame({name: probe.predict(Z["test"]).astype(str) for name, probe in probes.items()})
-    for name, (X, y) in sets.items():
-        X, y = (Z["test"], test.y) if name == "real" else (X, y)
-        right = probes["real"].predict(X) == y
-        rows.append((name, "trts_recall", float(np.mean([right[y == k].mean() for k in np.unique(y)])), len(y)))
-        tested = two_sample_test(
-            Z["test"],
-            Z["train"] if name == "real" else natural[name],
-            n_components=min(64, Z["test"].shape[1]),
-            seed=seed,
-        )
+    n_components = min(64, Z["test"].shape[1])
+    for name, (X, y) in {**sets, "real": (Z["test"], test.y)}.items():
+        right = label_fidelity(probes["real"], X, y, Z["test"], test.y).iloc[-1]
+        rows.append((name, "trts_recall", right["recall"], len(y)))
+        tested = two_sample_test(Z["test"], natural.get(name, Z["train"]), n_components=n_components, seed=seed)
         rows.append((name, "two_sample_auc", tested.auc, tested.n))
     rows += _membership(Z, train.y, test.y, made, natural, seed)
     if attributes is not None:

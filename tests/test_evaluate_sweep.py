@@ -186,6 +186,30 @@ def test_arms_have_the_asked_counts() -> None:
         synthetic_labels(y, multiple=0)
 
 
+def test_balanced_classes_need_no_added_cells() -> None:
+    rng = np.random.default_rng(2)
+    X, y = rng.standard_normal((40, 4)), np.repeat(["a", "b"], 20)
+
+    def sample(labels: np.ndarray, seed: int) -> np.ndarray:
+        assert len(labels), "a pipeline refuses to draw no cell"
+        return np.zeros((len(labels), 4))
+
+    arms = training_sets(X, y, sample, lambda cells: cells, seed=0)
+    for name in ("smote", "real_plus_gaussian", "real_plus_kernel_density", "real_plus_diffusion"):
+        np.testing.assert_array_equal(arms[name].X, X)
+
+
+def test_a_class_of_one_cell_does_not_stop_smote_for_the_others() -> None:
+    rng = np.random.default_rng(3)
+    y = np.repeat(["a", "b", "one"], [30, 12, 1])
+    X = rng.standard_normal((43, 4))
+    smote = training_sets(X, y, lambda labels, _: np.zeros((len(labels), 4)), lambda cells: cells, seed=0)["smote"]
+    assert np.unique(smote.y, return_counts=True)[1].tolist() == [30, 30, 30]
+    new, real = smote.X[43:], {tuple(cell) for cell in X}
+    repeated = np.array([tuple(cell) in real for cell in new])
+    assert repeated[smote.y[43:] == "one"].all() and not repeated[smote.y[43:] == "b"].any()
+
+
 def test_adjusted_logits_and_shrunk_lda_favour_rare_classes() -> None:
     rng = np.random.default_rng(5)
     y = np.repeat(["common", "rare"], [400, 12])

@@ -47,6 +47,7 @@ HEADS: dict[str, str] = {
     "real_shrinkage_lda": "real cells, discriminant analysis with shrunk covariance and equal priors",
 }
 METHODS: dict[str, str] = {**ARMS, **HEADS}
+LEAST_CELLS = 4  # of a class that is scored
 #: (M,) sorted classes and a seed to (M, D) synthetic cells.
 Sample = Callable[[np.ndarray, int], np.ndarray]
 
@@ -186,20 +187,23 @@ def fit_heads(X: np.ndarray, y: np.ndarray, real: Pipeline) -> dict[str, Predict
     return {"real_logit_adjusted": adjust_logits(real, y), "real_shrinkage_lda": lda.fit(X, y).predict}
 
 
-def classification_metrics(y_true: np.ndarray, y_pred: np.ndarray, *, min_cells: int = 4) -> dict[str, float]:
-    """Balanced accuracy, macro F1, accuracy, and ``recall[class]`` for each class.
+def scored_cells(y_test: np.ndarray, y_train: np.ndarray) -> np.ndarray:
+    """(N,) which test cells are scored: those of classes with training cells and at least ``LEAST_CELLS`` test cells.
 
-    Means over classes take those with at least ``min_cells`` cells in ``y_true``: with fewer, one cell moves the mean
-    by more than methods differ. Refuses a test set without such a class.
+    A class that was never trained has no right answer; of a smaller one, one cell moves a mean over classes by more
+    than methods differ.
     """
-    classes, counts = np.unique(y_true, return_counts=True)
-    kept = classes[counts >= min_cells]
-    if not len(kept):
-        raise ValueError(f"no class has {min_cells} test cells (largest: {counts.max(initial=0)}); lower min_cells")
-    recalls = recall_score(y_true, y_pred, labels=kept, average=None, zero_division=0.0)
+    classes, counts = np.unique(y_test, return_counts=True)
+    return np.isin(y_test, classes[counts >= LEAST_CELLS]) & np.isin(y_test, y_train)
+
+
+def classification_metrics(y_true: np.ndarray, y_pred: np.ndarray) -> dict[str, float]:
+    """Balanced accuracy, macro F1, accuracy, and ``recall[class]``, over the classes of (N,) ``y_true``."""
+    classes = np.unique(y_true)
+    recalls = recall_score(y_true, y_pred, labels=classes, average=None, zero_division=0.0)
     return {
         "balanced_accuracy": float(np.mean(recalls)),
-        "macro_f1": float(f1_score(y_true, y_pred, labels=kept, average="macro", zero_division=0.0)),
+        "macro_f1": float(f1_score(y_true, y_pred, labels=classes, average="macro", zero_division=0.0)),
         "accuracy": float(accuracy_score(y_true, y_pred)),
-        **{f"recall[{name}]": float(value) for name, value in zip(kept, recalls, strict=True)},
+        **{f"recall[{name}]": float(value) for name, value in zip(classes, recalls, strict=True)},
     }

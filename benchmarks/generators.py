@@ -30,10 +30,11 @@ from cytolib.data.table import image_root, read_cells
 from cytolib.evaluate.attribute_frequencies import attribute_frequencies, attribute_gap
 from cytolib.evaluate.cells import LabelledCells, load_splits
 from cytolib.evaluate.fidelity import fidelity_table
-from cytolib.evaluate.intervals import paired_bootstrap, t_interval
+from cytolib.evaluate.intervals import bootstrap_interval, named_ends, paired_bootstrap, t_interval
 from cytolib.evaluate.membership import membership_by_distance, membership_inference
 from cytolib.evaluate.memorisation import memorisation_table
 from cytolib.evaluate.results import result_rows
+from cytolib.evaluate.transfer import label_fidelity
 from cytolib.evaluate.two_sample import two_sample_test
 
 MULTIPLE = 3  # synthetic cells for each real one, as in the sweep of configs/pbc.yaml
@@ -80,16 +81,11 @@ def measure_seed(
     identity = StandardScaler().fit(Z["train"])
     probes = {name: tune_logistic_regression(X, y, Z["val"], val.y, scaler=identity) for name, (X, y) in sets.items()}
     predictions = pd.DataFrame({name: probe.predict(Z["test"]).astype(str) for name, probe in probes.items()})
-    for name, (X, y) in sets.items():
-        X, y = (Z["test"], test.y) if name == "real" else (X, y)
-        right = probes["real"].predict(X) == y
-        rows.append((name, "trts_recall", float(np.mean([right[y == k].mean() for k in np.unique(y)])), len(y)))
-        tested = two_sample_test(
-            Z["test"],
-            Z["train"] if name == "real" else natural[name],
-            n_components=min(64, Z["test"].shape[1]),
-            seed=seed,
-        )
+    n_components = min(64, Z["test"].shape[1])
+    for name, (X, y) in {**sets, "real": (Z["test"], test.y)}.items():
+        right = label_fidelity(probes["real"], X, y, Z["test"], test.y).iloc[-1]
+        rows.append((name, "trts_recall", right["recall"], len(y)))
+        tested = two_sample_test(Z["test"], natural.get(name, Z["train"]), n_components=n_components, seed=seed)
         rows.append((name, "two_sample_auc", tested.auc, tested.n))
     rows += _membership(Z, train.y, test.y, made, natural, seed)
     if attributes is not None:
@@ -134,15 +130,12 @@ def summarise(
         fields = {**shared, "method": str(method), "n": int(part["n"].min())}
         for seed, value in zip(part["seed"].tolist(), part["value"].tolist(), strict=True):
             tables.append(result_rows({str(metric): value}, **fields, seed=seed))
-        mean, low, high = t_interval(part["value"].to_numpy())
-        tables.append(result_rows({str(metric): mean, f"{metric}[low]": low, f"{metric}[high]": high}, **fields))
+        tables.append(result_rows(named_ends(str(metric), t_interval(part["value"].to_numpy())), **fields))
     called = {name: np.stack([frame[name].to_numpy(dtype=str) for frame in predictions]) for name in predictions[0]}
     for method, labels in called.items():
-        score = paired_bootstrap(y_test, labels, np.full_like(labels, "none"), "balanced_accuracy")
-        difference = paired_bootstrap(y_test, labels, called["real"], "balanced_accuracy")
-        metrics: dict[str, float] = {}
-        for name, (mean, low, high) in (("tstr_balanced_accuracy", score), ("tstr_minus_real", difference)):
-            metrics |= {name: mean, f"{name}[low]": low, f"{name}[high]": high}
+        score = bootstrap_interval(y_test, labels)
+        difference = paired_bootstrap(y_test, labels, called["real"])
+        metrics = named_ends("tstr_balanced_accuracy", score) | named_ends("tstr_minus_real", difference)
         tables.append(result_rows(metrics, **shared, method=str(method), n=len(y_test)))
     return pd.concat(tables, ignore_index=True)
 

@@ -15,7 +15,7 @@ from sklearn.pipeline import Pipeline
 from cytolib import run
 from cytolib.classify.probes import knn_probe, tune_logistic_regression
 from cytolib.data.taxonomy import MATURITY, stage_of
-from cytolib.evaluate.intervals import METRICS, bootstrap_interval
+from cytolib.evaluate.intervals import METRICS, bootstrap_interval, named_ends
 from cytolib.evaluate.maturity import grouped_folds
 from cytolib.exposure import NONE, encoder_exposure
 
@@ -93,11 +93,7 @@ def probe_metrics(y: np.ndarray, predictions: np.ndarray, *, stages: bool = Fals
     if stages:
         near = np.where(within_one_stage(y, predictions), y, "other")
         found["within_one_stage"] = bootstrap_interval(y, near, "balanced_accuracy")
-    return {
-        name + end: value
-        for name, interval in found.items()
-        for end, value in zip(("", "[low]", "[high]"), interval, strict=True)
-    }
+    return {name: value for metric, interval in found.items() for name, value in named_ends(metric, interval).items()}
 
 
 def within_one_stage(y: np.ndarray, predictions: np.ndarray) -> NDArray[np.bool_]:

@@ -23,6 +23,7 @@ from cytolib.evaluate.utility import (
     classification_metrics,
     fit_arms,
     fit_heads,
+    scored_cells,
     synthetic_labels,
     training_sets,
 )
@@ -186,6 +187,30 @@ def test_arms_have_the_asked_counts() -> None:
         synthetic_labels(y, multiple=0)
 
 
+def test_balanced_classes_need_no_added_cells() -> None:
+    rng = np.random.default_rng(2)
+    X, y = rng.standard_normal((40, 4)), np.repeat(["a", "b"], 20)
+
+    def sample(labels: np.ndarray, seed: int) -> np.ndarray:
+        assert len(labels), "a pipeline refuses to draw no cell"
+        return np.zeros((len(labels), 4))
+
+    arms = training_sets(X, y, sample, lambda cells: cells, seed=0)
+    for name in ("smote", "real_plus_gaussian", "real_plus_kernel_density", "real_plus_diffusion"):
+        np.testing.assert_array_equal(arms[name].X, X)
+
+
+def test_a_class_of_one_cell_does_not_stop_smote_for_the_others() -> None:
+    rng = np.random.default_rng(3)
+    y = np.repeat(["a", "b", "one"], [30, 12, 1])
+    X = rng.standard_normal((43, 4))
+    smote = training_sets(X, y, lambda labels, _: np.zeros((len(labels), 4)), lambda cells: cells, seed=0)["smote"]
+    assert np.unique(smote.y, return_counts=True)[1].tolist() == [30, 30, 30]
+    new, real = smote.X[43:], {tuple(cell) for cell in X}
+    repeated = np.array([tuple(cell) in real for cell in new])
+    assert repeated[smote.y[43:] == "one"].all() and not repeated[smote.y[43:] == "b"].any()
+
+
 def test_adjusted_logits_and_shrunk_lda_favour_rare_classes() -> None:
     rng = np.random.default_rng(5)
     y = np.repeat(["common", "rare"], [400, 12])
@@ -205,11 +230,30 @@ def test_adjusted_logits_and_shrunk_lda_favour_rare_classes() -> None:
     np.testing.assert_array_equal(heads["real_logit_adjusted"](X_val), expected)
 
 
-def test_classification_metrics_leave_out_tiny_classes() -> None:
-    y_true = np.array(["a"] * 6 + ["b"] * 4 + ["c"])
-    y_pred = np.array(["a"] * 3 + ["b"] * 3 + ["b"] * 4 + ["a"])
-    metrics = classification_metrics(y_true, y_pred)
+def test_classification_metrics_are_over_the_classes_that_are_there() -> None:
+    y_true = np.array(["a"] * 6 + ["b"] * 4)
+    metrics = classification_metrics(y_true, np.array(["a"] * 3 + ["b", "b", "c"] + ["b"] * 4))
     assert metrics["balanced_accuracy"] == 0.75 and metrics["recall[a]"] == 0.5 and "recall[c]" not in metrics
-    assert metrics["accuracy"] == pytest.approx(7 / 11)
-    with pytest.raises(ValueError, match="no class has 4 test cells"):
-        classification_metrics(y_true[-1:], y_pred[-1:])
+    assert metrics["accuracy"] == 0.7 and metrics["macro_f1"] == pytest.approx((2 * 3 / 9 + 2 * 4 / 10) / 2)
+
+
+def test_tiny_and_untrained_classes_are_in_no_score() -> None:
+    y_test = np.array(["a"] * 6 + ["b"] * 4 + ["c"] * 3 + ["blast"] * 5)
+    scored = scored_cells(y_test, np.array(["a", "b", "c"]))
+    assert set(y_test[scored]) == {"a", "b"} and scored.sum() == 10
+
+
+def test_a_value_and_its_interval_are_of_the_same_cells(swept: tuple) -> None:
+    """Also where a class has too few test cells to be scored: value, difference and n leave it out alike."""
+    splits, _ = sweep.load_splits(swept[0] / "cells.parquet", swept[0] / "embeddings.parquet")
+    y = splits["test"].y.copy()
+    y[y == "basophil"] = "neutrophil"
+    y[:2] = "basophil"
+    splits["test"] = replace(splits["test"], y=y)
+    shared = {"experiment": "augment", "dataset": "toy", "encoder": "none"}
+    rows = pd.concat(sweep._utility_rows(swept[2], splits, [0, 1], 20, shared))
+    rows = rows[(rows["split"] == "test") & (rows["seed"] == -1)]
+    assert set(rows["n"]) == {148}
+    wide = rows.pivot(index="method", columns="metric", values="value")
+    for metric in ("accuracy", "macro_f1", "balanced_accuracy"):
+        np.testing.assert_allclose(wide[metric] - wide.loc["real", metric], wide[f"{metric}_minus_real"], atol=1e-12)

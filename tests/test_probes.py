@@ -7,7 +7,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from cytolib.classify.probes import knn_probe, score, tune_logistic_regression
+from cytolib.classify.probes import adjust_logits, balanced_accuracy, knn_probe, tune_logistic_regression
 
 
 def cells(n: int, seed: int, noise: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -26,12 +26,12 @@ def test_path_equals_separate_fits_and_keeps_the_best() -> None:
     for C in Cs:
         alone = LogisticRegression(C=C, tol=1e-8, max_iter=5000).fit(scaler.transform(X), y)
         assert probe.validation_scores_[C] == pytest.approx(
-            score(y_val, alone.predict(scaler.transform(X_val))), abs=0.01
+            balanced_accuracy(y_val, alone.predict(scaler.transform(X_val))), abs=0.01
         )
         if C == probe.C_:
             np.testing.assert_allclose(probe[-1].coef_, alone.coef_, atol=2e-2)
     assert probe.validation_score_ == max(probe.validation_scores_.values()) and probe.converged_
-    assert probe.validation_score_ == score(y_val, probe.predict(X_val))
+    assert probe.validation_score_ == balanced_accuracy(y_val, probe.predict(X_val))
 
 
 def test_equal_scores_take_the_strongest_penalty() -> None:
@@ -48,31 +48,29 @@ def test_given_scaler_is_used_as_it_is() -> None:
     np.testing.assert_array_equal(scaler.mean_, mean)
 
 
-def test_class_and_sample_weights_reach_the_fit() -> None:
+def test_class_weights_and_adjusted_logits_call_rare_classes() -> None:
     (X, y), (X_val, y_val) = cells(300, 0), cells(300, 1)
     rare = np.flatnonzero((y != "blast") | (np.arange(300) < 40))
     X, y = X[rare], y[rare]
     plain = tune_logistic_regression(X, y, X_val, y_val, Cs=[0.1])
     balanced = tune_logistic_regression(X, y, X_val, y_val, Cs=[0.1], class_weight="balanced")
-    weights = np.array([len(y) / (3 * np.sum(y == name)) for name in y])
-    weighted = tune_logistic_regression(X, y, X_val, y_val, Cs=[0.1], sample_weight=weights)
     assert (balanced.predict(X_val) == "blast").sum() > (plain.predict(X_val) == "blast").sum()
-    np.testing.assert_allclose(weighted[-1].coef_, balanced[-1].coef_, atol=1e-2)
+    odds = plain.predict_proba(X_val) / [np.mean(y == name) for name in plain.classes_]
+    adjusted = adjust_logits(plain, y)(X_val)
+    np.testing.assert_array_equal(adjusted, plain.classes_[odds.argmax(axis=1)])
+    assert (adjusted == "blast").sum() > (plain.predict(X_val) == "blast").sum()
 
 
 def test_knn_probe_chooses_k() -> None:
     (X, y), (X_val, y_val) = cells(300, 0), cells(300, 1)
     probe = knn_probe(X, y, X_val, y_val, neighbors=(1, 15, 1000))
     assert probe.n_neighbors_ == 15 and set(probe.validation_scores_) == {1, 15}
-    assert score(y_val, probe.predict(X_val)) == probe.validation_score_
+    assert balanced_accuracy(y_val, probe.predict(X_val)) == probe.validation_score_
 
 
-def test_macro_f1_is_over_the_classes_of_the_target() -> None:
-    y_true, y_pred = np.array(["a", "a", "b", "b"]), np.array(["a", "c", "b", "b"])
-    assert score(y_true, y_pred, "macro_f1") == pytest.approx((2 / 3 + 1) / 2)
-    assert score(y_true, y_pred, "balanced_accuracy") == 0.75
-    with pytest.raises(ValueError, match="metric is 'auc', expected"):
-        score(y_true, y_pred, "auc")
+def test_balanced_accuracy_is_over_the_classes_of_the_target(recwarn: pytest.WarningsRecorder) -> None:
+    assert balanced_accuracy(np.array(["a", "a", "b", "b"]), np.array(["a", "c", "b", "b"])) == 0.75
+    assert not recwarn.list
 
 
 def test_bad_input_is_refused() -> None:

@@ -4,7 +4,7 @@ from cytolib.augment.base import EmbeddingOverSampler
 from cytolib.augment.class_gaussian import ClassGaussianOverSampler
 from cytolib.augment.diffusion import DiffusionOverSampler
 from cytolib.augment.gaussian_mixture import GaussianMixtureOverSampler
-from cytolib.augment.generators import GENERATORS, synthetic_only
+from cytolib.augment.generators import GENERATORS, fitted, synthetic_only
 from cytolib.augment.kernel_density import KernelDensityOverSampler
 from cytolib.augment.resampling import BootstrapOverSampler, FeatureMixupOverSampler
 
@@ -17,5 +17,6 @@ __all__ = [
     "FeatureMixupOverSampler",
     "GaussianMixtureOverSampler",
     "KernelDensityOverSampler",
+    "fitted",
     "synthetic_only",
 ]

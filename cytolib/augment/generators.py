@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from imblearn.over_sampling.base import BaseOverSampler
 from sklearn.base import clone
 from sklearn.utils import check_random_state
 
-from cytolib.augment.base import check_counts
+from cytolib.augment.base import EmbeddingOverSampler, check_counts
 from cytolib.augment.class_gaussian import ClassGaussianOverSampler
 from cytolib.augment.diffusion import DiffusionOverSampler
 from cytolib.augment.gaussian_mixture import GaussianMixtureOverSampler
@@ -62,8 +64,26 @@ def synthetic_only(
     if isinstance(sampler, SMOTE):
         return _smote_only(sampler, X, y, wanted)
     totals = {name: n + new for name, n, new in zip(*(v.tolist() for v in (classes, real, wanted)), strict=True) if new}
-    new_X, new_y = sampler.set_params(sampling_strategy=totals).fit_resample(X, y)
+    with _beyond_the_largest():
+        new_X, new_y = sampler.set_params(sampling_strategy=totals).fit_resample(X, y)
     return new_X[len(X) :], new_y[len(X) :]
+
+
+def fitted(sampler: EmbeddingOverSampler, X: np.ndarray, y: np.ndarray) -> EmbeddingOverSampler:
+    """A clone whose generator is fitted on all classes of (N, D) cells: ready for ``sample``, any number of times."""
+    totals = {name: n + 1 for name, n in zip(*(v.tolist() for v in np.unique(y, return_counts=True)), strict=True)}
+    sampler = clone(sampler).set_params(sampling_strategy=totals)
+    with _beyond_the_largest():
+        sampler.fit_resample(X, y)
+    return sampler
+
+
+@contextmanager
+def _beyond_the_largest() -> Iterator[None]:
+    """No warning that a class grows beyond the largest: here that is what is asked for."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="After over-sampling", category=UserWarning)
+        yield
 
 
 def _smote_only(sampler: SMOTE, X: np.ndarray, y: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -76,5 +96,6 @@ def _smote_only(sampler: SMOTE, X: np.ndarray, y: np.ndarray, wanted: np.ndarray
             parts.append(np.repeat(X[y == name], new, axis=0))
         elif new:
             sampler.set_params(sampling_strategy={name: n + new}, k_neighbors=min(most, n - 1), random_state=seed)
-            parts.append(sampler.fit_resample(X, y)[0][len(X) :])
+            with _beyond_the_largest():
+                parts.append(sampler.fit_resample(X, y)[0][len(X) :])
     return np.concatenate(parts), np.repeat(classes, wanted)

@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_selection import f_classif
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
+from sklearn.metrics import balanced_accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
+Predict = Callable[[np.ndarray], np.ndarray]  #: (M, D) embeddings to (M,) classes
 DEFAULT_CS: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
 
-def score(y_true: np.ndarray, y_pred: np.ndarray, metric: str = "balanced_accuracy") -> float:
-    """Balanced accuracy, macro F1 (over the classes of ``y_true``) or accuracy."""
-    if metric == "balanced_accuracy":
-        with warnings.catch_warnings():  # a prediction of a class that y_true lacks is an error like any other
-            warnings.simplefilter("ignore", UserWarning)
-            return float(balanced_accuracy_score(y_true, y_pred))
-    if metric == "macro_f1":
-        return float(f1_score(y_true, y_pred, labels=np.unique(y_true), average="macro", zero_division=0.0))
-    if metric == "accuracy":
-        return float(accuracy_score(y_true, y_pred))
-    raise ValueError(f"metric is {metric!r}, expected 'balanced_accuracy', 'macro_f1' or 'accuracy'")
+def balanced_accuracy(y_true: np.ndarray, y_pred: np.ndarray) -> float:
+    """Mean recall over the classes of ``y_true``; calling a class that it lacks is an error like any other."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return float(balanced_accuracy_score(y_true, y_pred))
 
 
+@threadpool_limits.wrap(limits=1)  # threads that share so small matrices take up to ten times as long
 def tune_logistic_regression(
     X_train: np.ndarray,
     y_train: np.ndarray,
@@ -38,13 +35,13 @@ def tune_logistic_regression(
     *,
     Cs: Sequence[float] = DEFAULT_CS,
     class_weight: str | dict | None = None,
-    sample_weight: np.ndarray | None = None,
     scaler: StandardScaler | None = None,
-    metric: str = "balanced_accuracy",
     max_iter: int = 1000,
     tol: float = 1e-4,
 ) -> Pipeline:
-    """Logistic regression on standardised embeddings, its inverse penalty ``C`` chosen on real validation cells.
+    """Logistic regression on standardised embeddings; its inverse penalty ``C`` has the best validation score.
+
+    The score is the balanced accuracy of real validation cells.
 
     The grid is walked from the strongest to the weakest penalty, each fit starting from the last (warm start), so the
     whole path costs little more than its last fit.
@@ -53,14 +50,16 @@ def tune_logistic_regression(
         X_train: (N, D) training embeddings, real, synthetic or both. y_train: (N,) classes.
         X_val: (M, D) real validation embeddings. y_val: (M,) classes.
         Cs: inverse penalty strengths; equal scores go to the strongest penalty.
-        class_weight: as in scikit-learn. sample_weight: (N,) weights, or None.
+        class_weight, max_iter, tol: as in scikit-learn.
         scaler: a fitted StandardScaler to share, so that every arm of a table has the preprocessing of the *real*
             training cells; None fits one on ``X_train``.
-        metric: 'balanced_accuracy', 'macro_f1' or 'accuracy'.
 
     Returns:
         A fitted ``Pipeline(scaler, classifier)`` with the attributes ``C_`` (chosen), ``validation_score_``,
         ``validation_scores_`` (dict, C to score) and ``converged_`` (whether the chosen fit met ``tol``).
+
+    Raises:
+        ValueError: for cells that do not fit or are not finite, a single class, or a penalty that is not positive.
     """
     X_train, y_train = _check_cells(X_train, y_train, "X_train")
     X_val, y_val = _check_cells(X_val, y_val, "X_val")
@@ -78,8 +77,8 @@ def tune_logistic_regression(
         path.set_params(C=C)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # reported through converged_
-            path.fit(Z_train, y_train, sample_weight=sample_weight)
-        scores[C] = score(y_val, path.predict(Z_val), metric)
+            path.fit(Z_train, y_train)
+        scores[C] = balanced_accuracy(y_val, path.predict(Z_val))
         if best is None or scores[C] > scores[best.C]:
             best = _snapshot(path)
     assert best is not None
@@ -100,6 +99,15 @@ def _snapshot(classifier: LogisticRegression) -> LogisticRegression:
     return copy
 
 
+def adjust_logits(probe: Pipeline, y_train: np.ndarray) -> Predict:
+    """A fitted probe called by argmax of log p(y | x) - log p(y), p(y) the frequencies of ``y_train`` (N,).
+
+    The post-hoc logit adjustment of Menon et al. (arXiv 2007.07314) with tau = 1, its value for balanced error.
+    """
+    log_prior = np.log(np.unique(y_train, return_counts=True)[1] / len(y_train))
+    return lambda X: probe.classes_[np.argmax(probe.predict_log_proba(X) - log_prior, axis=1)]
+
+
 def knn_probe(
     X_train: np.ndarray,
     y_train: np.ndarray,
@@ -108,7 +116,6 @@ def knn_probe(
     *,
     neighbors: Sequence[int] = (1, 5, 10, 20),
     scaler: StandardScaler | None = None,
-    metric: str = "balanced_accuracy",
 ) -> Pipeline:
     """k nearest neighbours on standardised embeddings, ``k`` chosen on real validation cells.
 
@@ -123,7 +130,7 @@ def knn_probe(
         raise ValueError(f"neighbors is {list(neighbors)}, expected one between 1 and {len(X_train)} (cells)")
     Z_train, Z_val = (np.ascontiguousarray(scaler.transform(X), dtype=np.float32) for X in (X_train, X_val))
     classifier = KNeighborsClassifier(algorithm="brute").fit(Z_train, y_train)
-    scores = {k: score(y_val, classifier.set_params(n_neighbors=k).predict(Z_val), metric) for k in candidates}
+    scores = {k: balanced_accuracy(y_val, classifier.set_params(n_neighbors=k).predict(Z_val)) for k in candidates}
     best = max(candidates, key=lambda k: scores[k])
     probe = Pipeline([("scaler", scaler), ("classifier", classifier.set_params(n_neighbors=best))])
     probe.n_neighbors_ = best

@@ -66,12 +66,16 @@ def paired_bootstrap(
     return _summary(ours - theirs, level, seed)
 
 
+def named_ends(metric: str, interval: Interval) -> dict[str, float]:
+    """``metric``, ``metric[low]`` and ``metric[high]``: an interval as a result table has it."""
+    return dict(zip((metric, f"{metric}[low]", f"{metric}[high]"), interval, strict=True))
+
+
 def with_bootstrap(y_true: np.ndarray, y_pred: np.ndarray, *, draws: int = 1000, seed: int = 0) -> dict[str, float]:
     """All ``METRICS`` of one classifier, each with ``[low]`` and ``[high]``: its 95 % interval over test cells."""
     scores: dict[str, float] = {}
     for metric in METRICS:
-        value, low, high = bootstrap_interval(y_true, y_pred, metric, draws=draws, seed=seed)
-        scores |= {metric: value, f"{metric}[low]": low, f"{metric}[high]": high}
+        scores |= named_ends(metric, bootstrap_interval(y_true, y_pred, metric, draws=draws, seed=seed))
     return scores
 
 

@@ -7,8 +7,8 @@ either off; the classifiers' real cells fall in the same folds under every proto
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,11 @@ from sklearn.base import clone
 from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
-from cytolib.classify.probes import DEFAULT_CS, score, tune_logistic_regression
+from cytolib.augment import synthetic_only
+from cytolib.classify.probes import DEFAULT_CS, Predict, adjust_logits, balanced_accuracy, tune_logistic_regression
 
 #: (real cells, their classes, cells wanted of each class, seed) to (synthetic cells, their classes).
 Generate = Callable[[np.ndarray, np.ndarray, int, int], tuple[np.ndarray, np.ndarray]]
-Predict = Callable[[np.ndarray], np.ndarray]
 #: (training cells, classes, validation cells, classes, scaler of the real training cells) to a predictor.
 Fit = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, StandardScaler], Predict]
 
@@ -37,40 +37,31 @@ PROTOCOLS: dict[tuple[bool, str], str] = {
 
 
 def fit_plain(
-    X_train: np.ndarray, y_train: np.ndarray, X_val: np.ndarray, y_val: np.ndarray, scaler: StandardScaler
+    X_train: np.ndarray,
+    y_train: np.ndarray,
+    X_val: np.ndarray,
+    y_val: np.ndarray,
+    scaler: StandardScaler,
+    class_weight: str | None = None,
 ) -> Predict:
     """Logistic regression; the penalty has the best balanced accuracy on the validation cells."""
-    return tune_logistic_regression(X_train, y_train, X_val, y_val, scaler=scaler).predict
-
-
-def fit_class_weight(
-    X_train: np.ndarray, y_train: np.ndarray, X_val: np.ndarray, y_val: np.ndarray, scaler: StandardScaler
-) -> Predict:
-    """As :func:`fit_plain`, classes weighted by inverse frequency."""
-    return tune_logistic_regression(X_train, y_train, X_val, y_val, scaler=scaler, class_weight="balanced").predict
+    probe = tune_logistic_regression(X_train, y_train, X_val, y_val, scaler=scaler, class_weight=class_weight)
+    return probe.predict
 
 
 def fit_logit_adjusted(
     X_train: np.ndarray, y_train: np.ndarray, X_val: np.ndarray, y_val: np.ndarray, scaler: StandardScaler
 ) -> Predict:
-    """As :func:`fit_plain`, called by argmax of log p(y | x) - log p(y), p(y) the training frequencies.
-
-    The post-hoc logit adjustment of Menon et al. (arXiv 2007.07314) with tau = 1, its value for balanced error; the
-    penalty is chosen with the adjustment in place.
-    """
-    log_prior = np.log(np.unique(y_train, return_counts=True)[1] / len(y_train))
-
-    def adjusted(C: float) -> Predict:
-        probe = tune_logistic_regression(X_train, y_train, X_val, y_val, Cs=(C,), scaler=scaler)
-        return lambda X: probe.classes_[np.argmax(probe.predict_log_proba(X) - log_prior, axis=1)]
-
-    return max((adjusted(C) for C in sorted(DEFAULT_CS)), key=lambda predict: score(y_val, predict(X_val)))
+    """As :func:`fit_plain` with adjusted logits; the penalty is chosen with the adjustment in place."""
+    probes = (tune_logistic_regression(X_train, y_train, X_val, y_val, Cs=(C,), scaler=scaler) for C in DEFAULT_CS)
+    adjusted = [adjust_logits(probe, y_train) for probe in probes]
+    return max(adjusted, key=lambda predict: balanced_accuracy(y_val, predict(X_val)))
 
 
 #: Classifiers of the real cells alone that synthetic cells must beat, ``plain`` being the one that they are added to.
 CLASSIFIERS: dict[str, Fit] = {
     "plain": fit_plain,
-    "class weights": fit_class_weight,
+    "class weights": partial(fit_plain, class_weight="balanced"),
     "logit adjustment": fit_logit_adjusted,
 }
 
@@ -79,12 +70,8 @@ def from_sampler(sampler: Any) -> Generate:
     """``generate`` of :func:`cross_validate` from an over-sampler: the cells that its ``fit_resample`` adds."""
 
     def generate(X: np.ndarray, y: np.ndarray, n_per_class: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        totals = {name: int(count) + n_per_class for name, count in zip(*np.unique(y, return_counts=True), strict=True)}
-        seeded = clone(sampler).set_params(sampling_strategy=totals, random_state=seed)
-        with warnings.catch_warnings():  # every class is to grow beyond the largest: that is asked for
-            warnings.filterwarnings("ignore", message="After over-sampling", category=UserWarning)
-            new_X, new_y = seeded.fit_resample(X, y)
-        return new_X[len(X) :], new_y[len(y) :]
+        seeded = clone(sampler).set_params(random_state=seed)
+        return synthetic_only(seeded, X, y, dict.fromkeys(np.unique(y).tolist(), n_per_class))
 
     return generate
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from cytolib.evaluate.intervals import METRICS, t_interval
 from cytolib.evaluate.protocol import CONTAMINATED, HONEST, PROTOCOLS, cross_validate, from_sampler
@@ -29,7 +28,6 @@ PARTS: dict[str, str] = {
 }
 
 
-@threadpool_limits.wrap(limits=1)  # so many small fits take ten times as long where threads share each
 def both_protocols(
     X: np.ndarray,
     y: np.ndarray,

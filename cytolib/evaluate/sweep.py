@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 from cytolib.diffusion import train
 from cytolib.evaluate.cells import LabelledCells, load_splits
 from cytolib.evaluate.fidelity import fidelity_table
-from cytolib.evaluate.intervals import METRICS, bootstrap_interval, paired_bootstrap, t_interval
+from cytolib.evaluate.intervals import METRICS, bootstrap_interval, named_ends, paired_bootstrap, t_interval
 from cytolib.evaluate.memorisation import memorisation_table
 from cytolib.evaluate.results import read_results, result_rows, write_results
 from cytolib.evaluate.utility import (
@@ -29,6 +29,7 @@ from cytolib.evaluate.utility import (
     fit_arms,
     fit_heads,
     generated_directions,
+    scored_cells,
     training_sets,
 )
 from cytolib.run import sha256, threads
@@ -37,7 +38,7 @@ from cytolib.run.tables import write_table
 if TYPE_CHECKING:
     from cytolib.run import Stage
 
-VERSION = 3  # part of every shard's name: raise it when the arithmetic of a seed changes
+VERSION = 4  # part of every shard's name: raise it when the arithmetic of a seed changes
 BASELINE = "real"
 TRAINING = ("steps", "batch_size", "learning_rate", "width", "depth", "dropout", "n_components", "objective", "batches")
 QUALITY = ("gaussian_only", "kernel_density_only", "diffusion_only")  # arms whose cells are measured
@@ -208,24 +209,17 @@ def _utility_rows(
     held_out = splits["held_out"]
     targets += [("held_out", str(name), held_out) for name in np.unique(held_out.domains)]
     for split, domain, part in targets:
-        inside = np.ones(len(part), bool) if domain == "all" else part.domains == domain
-        y_true = part.y[inside]
-        known = np.isin(y_true, splits["train"].y)  # a class that was never trained has no right answer here
-        y_true = y_true[known]
-        if not len(y_true) or np.unique(y_true, return_counts=True)[1].max() < 4:
+        rows = np.flatnonzero(np.ones(len(part), bool) if domain == "all" else part.domains == domain)
+        rows = rows[scored_cells(part.y[rows], splits["train"].y)]
+        if not len(rows):
             continue
-        fields: dict[str, Any] = {
-            **shared,
-            "split": split,
-            "domain": domain,
-            "n": len(y_true),
-            "selection": "validation",
-        }
+        y_true = part.y[rows]
+        fields: dict[str, Any] = {**shared, "split": split, "domain": domain, "n": len(rows), "selection": "validation"}
         by_method = {}
         for method in METHODS:
-            rows = predictions[(predictions["method"] == method) & (predictions["split"] == split)]
+            called = predictions[(predictions["method"] == method) & (predictions["split"] == split)]
             by_method[method] = np.stack(
-                [rows.loc[rows["seed"] == seed, "prediction"].to_numpy(dtype=str)[inside][known] for seed in seeds]
+                [called.loc[called["seed"] == seed, "prediction"].to_numpy(dtype=str)[rows] for seed in seeds]
             )
         for method, predicted in by_method.items():
             scores = [classification_metrics(y_true, labels) for labels in predicted]
@@ -236,41 +230,28 @@ def _utility_rows(
             yield result_rows(overall, **fields, method=method)
 
 
-def _summary(scores: pd.DataFrame) -> dict[str, float]:
-    summary: dict[str, float] = {}
-    for metric in scores.columns:
-        mean, low, high = t_interval(scores[metric].to_numpy())
-        summary |= {metric: mean, f"{metric}[low]": low, f"{metric}[high]": high}
-    return summary
-
-
 def _intervals(y_true: np.ndarray, predicted: np.ndarray, baseline: np.ndarray, draws: int) -> dict[str, float]:
-    """Ends of ``METRICS``, and ``balanced_accuracy_minus_real`` and the like with theirs.
-
-    Over the classes of :func:`classification_metrics`; of the baseline itself the difference is zero.
-    """
-    classes, counts = np.unique(y_true, return_counts=True)
-    kept = np.isin(y_true, classes[counts >= 4])
+    """Ends of ``METRICS``, and ``balanced_accuracy_minus_real`` and the like with theirs; 0 for the baseline itself."""
     intervals: dict[str, float] = {}
     for metric in METRICS:
-        _, low, high = bootstrap_interval(y_true[kept], predicted[:, kept], metric, draws=draws)
+        _, low, high = bootstrap_interval(y_true, predicted, metric, draws=draws)
         intervals |= {f"{metric}[low]": low, f"{metric}[high]": high}
-        mean, low, high = paired_bootstrap(y_true[kept], predicted[:, kept], baseline[:, kept], metric, draws=draws)
-        name = f"{metric}_minus_{BASELINE}"
-        intervals |= {name: mean, f"{name}[low]": low, f"{name}[high]": high}
+        difference = paired_bootstrap(y_true, predicted, baseline, metric, draws=draws)
+        intervals |= named_ends(f"{metric}_minus_{BASELINE}", difference)
     return intervals
 
 
 def _quality_rows(quality: pd.DataFrame, seeds: list[int], shared: dict[str, str]) -> Iterator[pd.DataFrame]:
-    for (method, metric), rows in quality.groupby(["method", "metric"], sort=True):
+    for key, rows in quality.groupby(["method", "metric"], sort=True):
+        method, metric = map(str, key)
         fields: dict[str, Any] = {
             **shared,
             "split": "test",
-            "method": str(method),
-            "n": int(rows["n"].min()),
+            "method": method,
+            "n": rows["n"].min(),
             "selection": "none",
         }
         values = [rows.loc[rows["seed"] == seed, "value"].item() for seed in seeds]
         for seed, value in zip(seeds, values, strict=True):
-            yield result_rows({str(metric): value}, **fields, seed=seed)
-        yield result_rows(_summary(pd.DataFrame({metric: values})), **fields)
+            yield result_rows({metric: value}, **fields, seed=seed)
+        yield result_rows(named_ends(metric, t_interval(np.array(values))), **fields)

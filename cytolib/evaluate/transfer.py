@@ -1,65 +1,28 @@
-"""Train on synthetic cells and test on real ones, and the reverse: are the labels of synthetic cells right?"""
+"""Label fidelity: does a synthetic cell look like the class that was asked for?"""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from scipy.stats import norm
-from sklearn.preprocessing import StandardScaler
-
-from cytolib.classify.probes import DEFAULT_CS, tune_logistic_regression
-from cytolib.evaluate.utility import classification_metrics
+from sklearn.pipeline import Pipeline
 
 
-def train_synthetic_test_real(
-    synthetic: np.ndarray,
-    y_synthetic: np.ndarray,
-    X_val: np.ndarray,
-    y_val: np.ndarray,
-    X_test: np.ndarray,
-    y_test: np.ndarray,
-    *,
-    scaler: StandardScaler,
-    Cs: Sequence[float] = DEFAULT_CS,
-) -> dict[str, float]:
-    """TSTR, the classification accuracy score of Ravuri & Vinyals 2019 (arXiv 1905.10887): are the cells useful alone?
+def label_fidelity(
+    probe: Pipeline, synthetic: np.ndarray, y_synthetic: np.ndarray, X_test: np.ndarray, y_test: np.ndarray
+) -> pd.DataFrame:
+    """TRTS, train on real and test on synthetic cells: the share of each class that a probe calls by its name.
 
-    Compare with the same figure for real training cells; it sees wrong labels and missing variety together.
+    Each stands beside its floor, the same for real test cells. Well below the floor, labels are wrong; above it, cells
+    are more typical of their class than real ones (variety is missing, or guidance too strong), which is no merit.
+
+    The reverse, TSTR (the classification accuracy score of Ravuri & Vinyals 2019, arXiv 1905.10887), needs no function:
+    ``classification_metrics(y_test, probe.predict(X_test))`` of a probe that was trained on the synthetic cells.
 
     Args:
+        probe: a fitted classifier of real training cells.
         synthetic: (N, D) embeddings, y_synthetic: (N,) the classes that were asked for.
-        X_val, y_val: real validation cells, by which the penalty is chosen. X_test, y_test: real test cells.
-        scaler: a StandardScaler fitted on the real training cells. Cs: inverse penalties to choose from.
-
-    Returns:
-        Those of :func:`cytolib.evaluate.utility.classification_metrics`.
-    """
-    probe = tune_logistic_regression(synthetic, y_synthetic, X_val, y_val, scaler=scaler, Cs=Cs)
-    return classification_metrics(np.asarray(y_test), probe.predict(X_test))
-
-
-def train_real_test_synthetic(
-    X_train: np.ndarray,
-    y_train: np.ndarray,
-    X_val: np.ndarray,
-    y_val: np.ndarray,
-    X_test: np.ndarray,
-    y_test: np.ndarray,
-    synthetic: np.ndarray,
-    y_synthetic: np.ndarray,
-    *,
-    scaler: StandardScaler,
-    Cs: Sequence[float] = DEFAULT_CS,
-) -> pd.DataFrame:
-    """TRTS, label fidelity: does a synthetic cell look like the class that was asked for?
-
-    The share of synthetic cells of a class that a probe trained on real training cells calls by that class, beside the
-    floor: the same for real test cells. Well below the floor, labels are wrong; above it, cells are more typical of
-    their class than real ones (variety is missing, or guidance too strong), which is no merit.
-
-    Args: as in :func:`train_synthetic_test_real`.
+        X_test: (M, D) real test cells, y_test: (M,) their classes.
 
     Returns:
         A row for each class of ``y_synthetic``, and ``all``, the mean over those classes that have test cells:
@@ -68,18 +31,17 @@ def train_real_test_synthetic(
         test cells has a floor of NaN.
 
     Raises:
-        ValueError: if a class was asked for that the training cells lack, or none of the classes has test cells.
+        ValueError: if a class was asked for that the probe does not know, or none of the classes has test cells.
     """
     y_synthetic, y_test = np.asarray(y_synthetic), np.asarray(y_test)
-    unknown = sorted(set(y_synthetic) - set(y_train))
+    unknown = sorted(set(y_synthetic.tolist()) - set(probe.classes_.tolist()))
     if unknown:
-        raise ValueError(f"y_synthetic holds {unknown}, of which there are no training cells; leave those cells out")
-    shared = set(y_synthetic) & set(y_test)
+        raise ValueError(f"y_synthetic holds {unknown}, which the probe was not trained on; leave those cells out")
+    shared = set(y_synthetic.tolist()) & set(y_test.tolist())
     if not shared:
         raise ValueError(
             "no class of y_synthetic is in y_test, expected one at least; take test cells of these classes"
         )
-    probe = tune_logistic_regression(X_train, y_train, X_val, y_val, scaler=scaler, Cs=Cs)
     right = [probe.predict(X) == y for X, y in ((synthetic, y_synthetic), (X_test, y_test))]
     rows = []
     for label in np.unique(y_synthetic):

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from imblearn.over_sampling import SMOTE, RandomOverSampler
-from imblearn.over_sampling.base import BaseOverSampler
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import accuracy_score, f1_score, recall_score
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cytolib.augment import ClassGaussianOverSampler, KernelDensityOverSampler, synthetic_only
-from cytolib.classify.probes import DEFAULT_CS, tune_logistic_regression
+from cytolib.augment import (
+    ClassGaussianOverSampler,
+    EmbeddingOverSampler,
+    KernelDensityOverSampler,
+    fitted,
+    synthetic_only,
+)
+from cytolib.classify.probes import Predict, adjust_logits, tune_logistic_regression
 from cytolib.diffusion import EmbeddingDiffusionPipeline
 
 #: The arms of a utility table: training sets for one kind of classifier, with scaler, grid of C and validation cells
@@ -40,9 +47,9 @@ HEADS: dict[str, str] = {
     "real_shrinkage_lda": "real cells, discriminant analysis with shrunk covariance and equal priors",
 }
 METHODS: dict[str, str] = {**ARMS, **HEADS}
-
-
-Predict = Callable[[np.ndarray], np.ndarray]
+LEAST_CELLS = 4  # of a class that is scored
+#: (M,) sorted classes and a seed to (M, D) synthetic cells.
+Sample = Callable[[np.ndarray, int], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,7 @@ def synthetic_labels(y: np.ndarray, n_per_class: int = 0, *, multiple: int = 1, 
 def training_sets(
     X: np.ndarray,
     y: np.ndarray,
-    sample: Callable[[np.ndarray, int], np.ndarray],
+    sample: Sample,
     project: Callable[[np.ndarray], np.ndarray],
     *,
     seed: int,
@@ -90,45 +97,52 @@ def training_sets(
             largest class (as SMOTE does) in the others.
         multiple: of the natural counts, synthetic cells for each real one in the synthetic-only arms.
     """
-    counts = dict(zip(*np.unique(y, return_counts=True), strict=True))
     alone = synthetic_labels(y, n_per_class, multiple=multiple)
     added = synthetic_labels(y, n_per_class, top_up=True)
-    totals = {name: int(count + (added == name).sum()) for name, count in counts.items()}
-
-    def made(sampler: BaseOverSampler, labels: np.ndarray) -> np.ndarray:
-        wanted = {name: int((labels == name).sum()) for name in counts}
-        return synthetic_only(sampler, X, y, wanted)[0] if len(labels) else X[:0]
-
-    gaussian, density = ClassGaussianOverSampler(random_state=seed), KernelDensityOverSampler(random_state=seed)
-
-    neighbors = min(5, min(counts.values()) - 1)
+    new = Counter(added.tolist())
+    totals = {name: n + new[name] for name, n in sorted(Counter(y.tolist()).items())}
     repeated = RandomOverSampler(sampling_strategy=totals, random_state=seed).fit_resample(X, y)
-    smote = repeated
-    if neighbors >= 1:  # SMOTE interpolates between cells of a class, and has nothing to do for a single one
-        smote = SMOTE(sampling_strategy=totals, k_neighbors=neighbors, random_state=seed).fit_resample(X, y)
+    samples = {
+        "gaussian": _sample_of(ClassGaussianOverSampler(), X, y, seed),
+        "kernel_density": _sample_of(KernelDensityOverSampler(), X, y, seed),
+        "diffusion": sample,
+    }
     return {
         "real": TrainingSet(X, y),
         "real_class_weight": TrainingSet(X, y, "balanced"),
         "random_oversampling": TrainingSet(*repeated),
-        "smote": TrainingSet(*smote),
-        "real_plus_gaussian": _joined(X, y, made(gaussian, added), added),
-        "real_plus_kernel_density": _joined(X, y, made(density, added), added),
-        "real_plus_diffusion": _joined(X, y, sample(added, 2 * seed + 1), added),
-        "gaussian_only": TrainingSet(made(gaussian, alone), alone),
-        "kernel_density_only": TrainingSet(made(density, alone), alone),
-        "diffusion_only": TrainingSet(sample(alone, 2 * seed), alone),
+        "smote": _smote(X, y, added, totals, seed),
+        **{f"real_plus_{name}": _with(X, y, added, draw, 2 * seed + 1) for name, draw in samples.items()},
+        **{f"{name}_only": TrainingSet(draw(alone, 2 * seed), alone) for name, draw in samples.items()},
         "real_projected": TrainingSet(project(X), y),
         "shuffled_labels": TrainingSet(X, np.random.default_rng(seed).permutation(y)),
     }
 
 
-def _joined(X: np.ndarray, y: np.ndarray, new_X: np.ndarray, new_y: np.ndarray) -> TrainingSet:
-    return TrainingSet(np.concatenate([X, new_X]), np.concatenate([y, new_y]))
+def _sample_of(sampler: EmbeddingOverSampler, X: np.ndarray, y: np.ndarray, seed: int) -> Sample:
+    """A sampler that is fitted once, as a ``sample``; its cells depend on the arm's seed and not on the call's."""
+    generator = fitted(sampler, X, y)
+    return lambda labels, _: generator.sample(Counter(labels.tolist()), seed)[0]
+
+
+def _with(X: np.ndarray, y: np.ndarray, labels: np.ndarray, sample: Sample, seed: int) -> TrainingSet:
+    """Real cells, and synthetic ones of these labels: none where all classes are as large as the largest."""
+    if not len(labels):
+        return TrainingSet(X, y)
+    return TrainingSet(np.concatenate([X, sample(labels, seed)]), np.concatenate([y, labels]))
+
+
+def _smote(X: np.ndarray, y: np.ndarray, added: np.ndarray, totals: dict[Any, int], seed: int) -> TrainingSet:
+    """Real cells and SMOTE's; class by class, each with as many neighbours as it has, where one has too few for all."""
+    smote = SMOTE(random_state=seed)
+    if min(Counter(y.tolist()).values()) > smote.k_neighbors:
+        return TrainingSet(*smote.set_params(sampling_strategy=totals).fit_resample(X, y))
+    return _with(X, y, added, lambda labels, _: synthetic_only(smote, X, y, Counter(labels.tolist()))[0], seed)
 
 
 def diffusion_sample(
     pipe: EmbeddingDiffusionPipeline, *, num_inference_steps: int = 18, guidance_scale: float = 1.0
-) -> Callable[[np.ndarray, int], np.ndarray]:
+) -> Sample:
     """``sample`` of :func:`training_sets` from a pipeline; cell k of a call has the seed (call's seed << 32) + k."""
 
     def sample(labels: np.ndarray, seed: int) -> np.ndarray:
@@ -152,19 +166,11 @@ def generated_directions(pipe: EmbeddingDiffusionPipeline) -> Callable[[np.ndarr
 
 
 def fit_arms(
-    arms: dict[str, TrainingSet],
-    X_val: np.ndarray,
-    y_val: np.ndarray,
-    *,
-    scaler: StandardScaler,
-    Cs: Sequence[float] = DEFAULT_CS,
-    metric: str = "balanced_accuracy",
+    arms: dict[str, TrainingSet], X_val: np.ndarray, y_val: np.ndarray, *, scaler: StandardScaler
 ) -> dict[str, Pipeline]:
     """A tuned logistic regression an arm: same scaler (of the real training cells), grid and real validation cells."""
     return {
-        name: tune_logistic_regression(
-            arm.X, arm.y, X_val, y_val, Cs=Cs, class_weight=arm.class_weight, scaler=scaler, metric=metric
-        )
+        name: tune_logistic_regression(arm.X, arm.y, X_val, y_val, class_weight=arm.class_weight, scaler=scaler)
         for name, arm in arms.items()
     }
 
@@ -174,31 +180,30 @@ def fit_heads(X: np.ndarray, y: np.ndarray, real: Pipeline) -> dict[str, Predict
 
     Args:
         X: (N, D) standardised real training cells, y: (N,) classes. real: the tuned classifier of the arm ``real``,
-            whose logits are adjusted after the fact with tau = 1 (Menon et al., arXiv 2007.07314).
+            whose penalty was chosen before its logits are adjusted.
     """
-    classes, counts = np.unique(y, return_counts=True)
-    log_prior = np.log(counts / len(y))
-    lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=np.full(len(classes), 1 / len(classes)))
-    return {
-        "real_logit_adjusted": lambda Z: real.classes_[np.argmax(real.predict_log_proba(Z) - log_prior, axis=1)],
-        "real_shrinkage_lda": lda.fit(X, y).predict,
-    }
+    n_classes = len(np.unique(y))
+    lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=np.full(n_classes, 1 / n_classes))
+    return {"real_logit_adjusted": adjust_logits(real, y), "real_shrinkage_lda": lda.fit(X, y).predict}
 
 
-def classification_metrics(y_true: np.ndarray, y_pred: np.ndarray, *, min_cells: int = 4) -> dict[str, float]:
-    """Balanced accuracy, macro F1, accuracy, and ``recall[class]`` for each class.
+def scored_cells(y_test: np.ndarray, y_train: np.ndarray) -> np.ndarray:
+    """(N,) which test cells are scored: those of classes with training cells and at least ``LEAST_CELLS`` test cells.
 
-    Means over classes take those with at least ``min_cells`` cells in ``y_true``: with fewer, one cell moves the mean
-    by more than methods differ. Refuses a test set without such a class.
+    A class that was never trained has no right answer; of a smaller one, one cell moves a mean over classes by more
+    than methods differ.
     """
-    classes, counts = np.unique(y_true, return_counts=True)
-    kept = classes[counts >= min_cells]
-    if not len(kept):
-        raise ValueError(f"no class has {min_cells} test cells (largest: {counts.max(initial=0)}); lower min_cells")
-    recalls = recall_score(y_true, y_pred, labels=kept, average=None, zero_division=0.0)
+    classes, counts = np.unique(y_test, return_counts=True)
+    return np.isin(y_test, classes[counts >= LEAST_CELLS]) & np.isin(y_test, y_train)
+
+
+def classification_metrics(y_true: np.ndarray, y_pred: np.ndarray) -> dict[str, float]:
+    """Balanced accuracy, macro F1, accuracy, and ``recall[class]``, over the classes of (N,) ``y_true``."""
+    classes = np.unique(y_true)
+    recalls = recall_score(y_true, y_pred, labels=classes, average=None, zero_division=0.0)
     return {
         "balanced_accuracy": float(np.mean(recalls)),
-        "macro_f1": float(f1_score(y_true, y_pred, labels=kept, average="macro", zero_division=0.0)),
+        "macro_f1": float(f1_score(y_true, y_pred, labels=classes, average="macro", zero_division=0.0)),
         "accuracy": float(accuracy_score(y_true, y_pred)),
-        **{f"recall[{name}]": float(value) for name, value in zip(kept, recalls, strict=True)},
+        **{f"recall[{name}]": float(value) for name, value in zip(classes, recalls, strict=True)},
     }

@@ -185,6 +185,11 @@ def _require(cells: pd.DataFrame, columns: tuple[str, ...]) -> None:
         raise ValueError(f"cell table: cell {first} stands twice; drop exact duplicates first")
 
 
+def sources(cells: pd.DataFrame, root: str | Path) -> list[Path]:
+    """The folder, outside the run, that ``load_attributes`` reads for these cells, there or not; none for phantoms."""
+    return [Path(root) / "wbcatt"] if "pbc" in set(cells["dataset"]) else []
+
+
 def load_attributes(cells: pd.DataFrame, root: str | Path) -> pd.DataFrame | None:
     """What is known of these cells beside their class: factors of phantoms, WBCAtt of PBC; None where nothing is.
 

@@ -42,6 +42,9 @@ class DataSet:
         source: DOI or address of the data.
         licence: its terms, or "not found" where none could be established.
         folder: the folder or file under the data root that says that it is there.
+        aliases: other names that it may have there.
+        beside: what else its reader opens, beside that folder.
+        files: ``files(root)`` names all that ``read`` opens, for a set that is no folder of its own.
         layout: what a path in it looks like.
         n_cells: the published number of cells; 0 where none is.
         counts: published cells of each source label, where they are known.
@@ -67,6 +70,9 @@ class DataSet:
     read: Callable[[Path, Path], Reading] = field(repr=False)
     counts: Mapping[str, int] = field(default_factory=dict, repr=False)
     scale: str = "unknown"
+    aliases: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+    files: Callable[[Path], list[Path]] | None = field(default=None, repr=False)
     label_set: str = "eight"
     held_out_domains: tuple[str, ...] = ()
     held_out_classes: tuple[str, ...] = ()
@@ -74,3 +80,20 @@ class DataSet:
     downloads: tuple[Download, ...] = ()
     steps: tuple[str, ...] = ()
     caveats: tuple[str, ...] = ()
+
+    def places(self, root: Path) -> list[Path]:
+        """Where the set lies under ``root``, whatever the case of its name; empty if it is not there."""
+        here = root / self.folder  # a folder of your own may lie deeper
+        return _children(root, (self.folder, *self.aliases)) or ([here] if here.exists() else [])
+
+    def sources(self, root: Path) -> list[Path]:
+        """The files and folders under ``root`` that ``read`` opens; its folder's place where nothing is there yet."""
+        if self.files:
+            return self.files(root)
+        return [*(self.places(root) or [root / self.folder]), *_children(root, self.beside)]
+
+
+def _children(root: Path, names: tuple[str, ...]) -> list[Path]:
+    """The entries of ``root`` that have one of ``names``, in any case."""
+    wanted = {name.lower() for name in names}
+    return sorted(entry for entry in root.iterdir() if entry.name.lower() in wanted) if root.is_dir() else []

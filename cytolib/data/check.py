@@ -31,17 +31,17 @@ def check_data_set(card: DataSet, root: Path, *, show_all: bool = False) -> tupl
         FileNotFoundError: if the data set is not there.
         ValueError: if not one image can be read, or a label is not one that the data set has.
     """
-    place = root / card.folder
-    if not place.exists():
+    places = card.places(root)
+    if not places:
         raise FileNotFoundError(
-            f"{place}: not there; `cytolib data get {card.name}` fetches {card.name} or says how, "
+            f"{root / card.folder}: not there; `cytolib data get {card.name}` fetches {card.name} or says how, "
             "and CYTOLIB_DATA names the folder that holds it"
         )
     shown = None if show_all else SHOWN
     with tempfile.TemporaryDirectory(prefix="cytolib-check-") as scratch:
         reading = card.read(root, Path(scratch))
     cells, refused = reading.cells, reading.refused
-    lines = [f"{card.name}: {card.title}", f"lies at     {place}"]
+    lines = [f"{card.name}: {card.title}", f"lies at     {places[0]}"]
     total_line, total_fits = _total(len(cells), card.n_cells)
     labels = cells["source_label"].value_counts()
     differing = _differing({str(label): int(n) for label, n in labels.items()}, card.counts)

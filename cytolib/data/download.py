@@ -41,8 +41,9 @@ def get_data_set(card: DataSet, root: Path, *, progress: bool = True, say: Calla
             that refuses, a wrong checksum, a bad archive, a full disk. What was fetched well is kept.
     """
     target = root / card.folder
-    if os.path.lexists(target):
-        say(f"{card.name}: {target} is there already; nothing done (`cytolib data check {card.name}` looks into it)")
+    there = card.places(root) or ([target] if os.path.lexists(target) else [])
+    if there:
+        say(f"{card.name}: {there[0]} is there already; nothing done (`cytolib data check {card.name}` looks into it)")
         return True
     if not card.downloads:
         say("\n".join(steps_text(card, root)))

@@ -48,14 +48,18 @@ def list_rows(root: Path) -> list[dict[str, Any]]:
     ]
     for card in DATA_SETS.values():
         # asdict copies deeply, which the reader and read-only mappings do not take
-        facts = {f.name: getattr(card, f.name) for f in fields(card) if f.name not in ("read", "downloads", "counts")}
+        facts = {
+            f.name: getattr(card, f.name)
+            for f in fields(card)
+            if f.name not in ("read", "files", "downloads", "counts")
+        }
         rows.append(
             facts
             | {
                 "counts": dict(card.counts),
                 "downloads": [asdict(download) for download in card.downloads],
                 "downloadable": bool(card.downloads),
-                "present": (root / card.folder).exists(),
+                "present": bool(card.places(root)),
             }
         )
     return rows

@@ -39,6 +39,12 @@ class Prepared:
     image_root: str
 
 
+def sources(dataset: str, split_file: str = "") -> list[Path]:
+    """The files and folders, outside the run, that ``prepare_cells`` reads; arguments and errors are the same."""
+    found = [] if dataset == "phantoms" else registry.data_set(dataset).sources(run.data_root())
+    return [*found, run.root() / split_file] if split_file else found
+
+
 def prepare_cells(
     dataset: str,
     folder: Path,

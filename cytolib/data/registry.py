@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -68,4 +69,5 @@ def _own(kind: str, where: str) -> DataSet:
     def read(root: Path, scratch: Path | None = None, *, progress: bool = True) -> Reading:
         return reader(root, where, dataset=name, progress=progress)
 
-    return DataSet(name, f"{kind} {where}", "yours", "yours", "yours", where, layout, 0, read)
+    files = partial(folders.csv_files, file=where) if kind == "csv" else None
+    return DataSet(name, f"{kind} {where}", "yours", "yours", "yours", where, layout, 0, read, files=files)

@@ -16,6 +16,7 @@ from typing import Any
 
 import cytolib
 from cytolib.run.artefacts import sha256, tree_sha256
+from cytolib.run.external import external_changes
 from cytolib.run.sources import notebook_sha256
 from cytolib.run.stages import Chain, StageSpec
 
@@ -132,6 +133,7 @@ def verify(
     reasons += _module_changes(manifest["modules"])
     reasons += [f"{name} before it is stale" for name in spec.needs if (stale or {}).get(name)]
     reasons += _input_changes(manifest["inputs"], run_folder, stale or {})
+    reasons += external_changes(manifest, folder)
     return reasons + output_changes(manifest, folder)
 
 

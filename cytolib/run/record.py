@@ -6,6 +6,7 @@ import importlib.metadata
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ PACKAGES = (
     *("torch", "torchvision", "timm", "diffusers"),
 )
 # the runner's own modules: they move files and hashes about and cannot change a result
-RUNNER_ONLY = {f"cytolib.run.{name}" for name in ("manifest", "record", "script", "sources", "stages")}
+RUNNER_ONLY = {f"cytolib.run.{name}" for name in ("external", "manifest", "record", "script", "sources", "stages")}
 
 
 def loaded_modules() -> dict[str, str]:
@@ -44,6 +45,19 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def version_notes(manifest: Mapping[str, Any]) -> list[str]:
+    """A line for each package that the stage was made with in another version than stands here.
+
+    It is no reason to run the stage again: its result holds, and says what it was made with.
+    """
+    here, made = versions(), manifest.get("versions", {})
+    return [
+        f"made with {name} {made[name]}, here is {here.get(name, 'none')}"
+        for name in sorted(made)
+        if made[name] != here.get(name)
+    ]
 
 
 def device_name() -> str:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cytolib.run import external
 from cytolib.run.artefacts import atomic_path, sha256, tree_sha256, write_json
 from cytolib.run.manifest import NAME, SCHEMA, output_changes, read_manifest, safe_name
 from cytolib.run.paths import runs_root
@@ -26,7 +27,7 @@ INTERACTIVE_RUNS = ("interactive", "nbval", "browser")
 
 def own_names(stage: str) -> set[str]:
     """File names in a stage folder that belong to the runner and are no outputs."""
-    return {NAME, "log.txt", "failed.ipynb", f"{stage}.ipynb", f"{stage}.html"}
+    return {NAME, external.NAME, "log.txt", "failed.ipynb", f"{stage}.ipynb", f"{stage}.html"}
 
 
 def output_files(folder: Path, stage: str) -> list[str]:
@@ -78,6 +79,7 @@ class Stage:
         self.parameters: dict[str, Any] = json.loads(json.dumps(parameters))
         self.published = False
         self._inputs: dict[tuple[str, str], dict[str, Any]] = {}
+        self._reads: dict[Path, dict[str, Any]] = {}
         self._request = self._read_request()
         if self._request is None:
             run = os.environ.get("CYTOLIB_RUN") or "interactive"
@@ -151,6 +153,14 @@ class Stage:
         self._inputs[stage, name] = {"stage": stage, "name": name, "kind": kind, "sha256": digest}
         return path
 
+    def reads(self, *paths: Path) -> None:
+        """Record files or folders from outside the chain, before they are read: the stage is stale once they change.
+
+        Raises:
+            ValueError: for a path that lies neither under the data root nor in the project.
+        """
+        self._reads |= {path: external.look(path) for path in paths}
+
     def _find(self, stage: str, name: str) -> Path | None:
         path = self.run_folder / stage / name
         if path.exists():
@@ -198,6 +208,7 @@ class Stage:
             "parameters": self.parameters,
             "seeds": {k: v for k, v in self.parameters.items() if k in ("seed", "seeds") or k.endswith("_seed")},
             "inputs": [self._inputs[key] for key in sorted(self._inputs)],
+            "reads": external.write_reads(self._reads.values(), self.folder),
             "outputs": outputs,
             **process_record(),
         }

@@ -69,6 +69,7 @@ CARDS = (
         source="doi 10.6084/m9.figshare.22680517",
         licence="CC0, as others who used it say; not checked with the publisher",
         folder=FOLDERS[0],
+        aliases=FOLDERS[1:],
         layout=f"{FOLDERS[0]}/<class>/<image>.bmp",
         n_cells=16_027,
         counts=COUNTS,

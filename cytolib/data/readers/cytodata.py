@@ -60,6 +60,7 @@ CARDS = (
         source="https://www.ebi.ac.uk/biostudies/studies/S-BSST2156",
         licence="not found; terms to accept at the source",
         folder=FOLDERS[0],
+        aliases=FOLDERS[1:],
         layout="cytodata/<train, val, test>/<class>/<image>, or cytodata/<class>/<image>",
         n_cells=0,
         scale="unknown: no published micrometres a pixel were found",

@@ -124,6 +124,18 @@ def read_csv_file(root: str | Path, file: str, *, dataset: str, progress: bool =
     )
 
 
+def csv_files(root: Path, file: str) -> list[Path]:
+    """The CSV file, and the images and masks that it names; what leaves its folder is for ``read_csv_file`` to refuse.
+
+    Raises:
+        FileNotFoundError, ValueError: for a missing or unreadable file, or missing columns.
+    """
+    path = root / file
+    table = _read_table(path)
+    names = [PurePosixPath(name) for column in ("path", "mask") if column in table for name in table[column] if name]
+    return [path, *(path.parent / name for name in names if not name.is_absolute() and ".." not in name.parts)]
+
+
 def _read_table(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise FileNotFoundError(

@@ -142,6 +142,7 @@ CARDS = (
         source="https://vl4ai.erc.monash.edu/pages/LISC.html",
         licence="not found",
         folder=FOLDERS[0],
+        aliases=FOLDERS[1:],
         layout=f"LISC Database/{FIELDS}/<class>/<n>.bmp, LISC Database/{MASKS}/<class>/{EXPERT}/<n>_expert.bmp",
         n_cells=0,
         scale="unknown: nothing published was found, and no copy was at hand to measure",

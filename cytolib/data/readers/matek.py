@@ -117,6 +117,7 @@ CARDS = (
         source="doi 10.7937/tcia.2019.36f5o9ld",
         licence="CC BY 3.0 as others quote it; not confirmed at the source: read it there before you redistribute",
         folder=FOLDERS[0],
+        aliases=FOLDERS[1:],
         layout=f"{FOLDERS[0]}/<ABBR>/<ABBR>_0001.tiff",
         n_cells=18_365,
         counts=COUNTS,

@@ -79,6 +79,7 @@ CARDS = (
         source="doi 10.5281/zenodo.14277609",
         licence="not found: read it at the source before you redistribute",
         folder=FOLDERS[0],
+        aliases=FOLDERS[1:],
         layout=f"{FOLDERS[0]}/<class>/<class>_0001.TIF",
         n_cells=41_621,
         counts=COUNTS,

@@ -7,7 +7,15 @@ from pathlib import Path
 
 from cytolib.data.cards import DataSet
 from cytolib.data.images import ImageFacts
-from cytolib.data.readers.common import Entry, Reading, class_folders, image_files, other_files, read_entries
+from cytolib.data.readers.common import (
+    Entry,
+    Reading,
+    class_folders,
+    find_folder,
+    image_files,
+    other_files,
+    read_entries,
+)
 
 FOLDER = "PBC_dataset_normal_DIB"
 #: The main imaging set-up's frame, as published and at half resolution; every other size is the lilac population.
@@ -67,7 +75,7 @@ def read(root: Path, scratch: Path | None = None, *, progress: bool = True) -> R
 
     No patient ids are published, so ``group`` is null and cells of one donor may stand in several splits.
     """
-    folders = class_folders(root / FOLDER)
+    folders = class_folders(find_folder(root, (FOLDER,)))
     entries = [Entry(path, source_label(path)) for folder in folders for path in image_files(folder)]
     return read_entries(
         root,

@@ -57,6 +57,7 @@ CARDS = (
         source="https://raabindata.com/free-data/",
         licence="not found: called free access; read it at the source before you redistribute",
         folder=FOLDERS[0],
+        aliases=FOLDERS[1:],
         layout=f"{FOLDERS[0]}/<Train|TestA|TestB>/<class>/<image>.jpg",
         n_cells=16_633,
         counts=COUNTS,

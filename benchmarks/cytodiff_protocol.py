@@ -36,13 +36,13 @@ from cytolib.evaluate.cells import LabelledCells, load_splits
 from cytolib.evaluate.intervals import METRICS, t_interval
 from cytolib.evaluate.protocol import CLASSIFIERS, CONTAMINATED, HONEST, cross_validate, fit_plain, from_sampler
 from cytolib.evaluate.protocol_gain import PARTS, parts, score_predictions
-from cytolib.figures.protocol import protocol_curves
+from cytolib.figures.protocol import KEYS, protocol_curves, protocol_summary
+from cytolib.figures.saving import write_figure
 
 SEEDS = (0, 1, 2, 3, 4)
 COUNTS = (100, 500, 1000, 3000, 5000)
 LARGEST, SMALLEST = 300, 16
 NO_GENERATOR = "none"
-KEYS = ["dataset", "encoder", "generator", "classifier", "n_per_class", "protocol", "scored", "metric"]
 #: Columns of the printed table: protocol and scored set.
 SHOWN = {
     "contaminated": (CONTAMINATED, "mixed"),
@@ -115,12 +115,6 @@ def measure(
     return pd.concat(found, ignore_index=True).assign(**shared)[[*KEYS, "seed", "value", "n"]]
 
 
-def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """Over seeds: ``KEYS``, value, low, high."""
-    found = [(*key, *t_interval(part["value"].to_numpy())) for key, part in rows.groupby(KEYS, sort=False)]
-    return pd.DataFrame(found, columns=[*KEYS, "value", "low", "high"])
-
-
 def gains(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
     """The published gain and its parts, over seeds: generator, n_per_class, part, value, low, high."""
     wide = rows[(rows["metric"] == metric) & (rows["classifier"] == "plain")].pivot(
@@ -146,7 +140,7 @@ def written(frame: pd.DataFrame, index: list[str], columns: str, order: Sequence
 def report(rows: pd.DataFrame) -> str:
     """The tables that are printed."""
     names = {key: name for name, key in SHOWN.items()}
-    table = summary(rows)
+    table = protocol_summary(rows)
     table["column"] = [names.get(key) for key in zip(table["protocol"], table["scored"], strict=True)]
     lines = [f"{rows['seed'].nunique()} small sets, 95 % intervals: Student's t over them", ""]
     for metric in METRICS:
@@ -190,8 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             rows.to_csv(temporary, index=False, lineterminator="\n")
     if options.figure is not None:
         figures.style()
-        with run.atomic_path(options.figure) as temporary:
-            protocol_curves(summary(rows)).savefig(temporary)
+        write_figure(protocol_curves(protocol_summary(rows)), options.figure)
 
 
 if __name__ == "__main__":

@@ -56,8 +56,9 @@ def _parser() -> argparse.ArgumentParser:
 
     figures = commands.add_parser("figures", parents=[common], help="draw every figure anew from stored tables")
     figures.set_defaults(do=_figures)
-    figures.add_argument("--run", default="default", help="name of the run (default: default)")
-    figures.add_argument("--out", type=Path, default=None, help="folder (default: figures/ in the run's folder)")
+    figures.add_argument("--run", help="name of a run, your own or a published one (default: all published ones)")
+    figures.add_argument("--out", type=Path, metavar="DIR", help="folder (default: papermill_runs/figures)")
+    figures.add_argument("--check", action="store_true", help="compare with the published files, byte by byte")
 
     data = commands.add_parser("data", parents=[common], help="the image sets this project knows")
     _add_data_commands(data, common)
@@ -137,15 +138,12 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _figures(options: argparse.Namespace) -> int:
-    from cytolib.run.config import check_run_folder
+    import matplotlib
 
-    run_folder = check_run_folder(options.run)
-    from cytolib.figures.paper import draw_all
+    matplotlib.use("Agg")  # pictures in files: no window, whatever the machine has
+    from cytolib.figures.redraw import redraw
 
-    out = options.out or run_folder / "figures"
-    draw_all(run_folder, out)
-    print(f"figures: {out}")
-    return 0
+    return redraw(options.run, options.out, options.check)
 
 
 def _data_list(options: argparse.Namespace) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -152,15 +152,28 @@ def confusion(true: ArrayLike, predicted: ArrayLike, title: str = "") -> Figure:
     return fig
 
 
-def forest(summary: pd.DataFrame, *, metric: str, reference: str | None = None) -> Figure:
+def forest(
+    summary: pd.DataFrame, *, metric: str, reference: str | None = None, title: str = "", note: str = ""
+) -> Figure:
     """Methods beside each other: a point and its 95 % interval each, with a line at the reference method.
 
     Args:
         summary: columns ``method``, ``value``, ``low``, ``high`` (same unit as ``metric``), top row first.
         metric: what ``value`` is, for the axis.
         reference: the method whose value the dashed line marks.
+        title: above the chart, such as the number of cells. note: a line below it.
     """
-    fig, ax = subplots(figsize=(WIDTH, 0.32 * len(summary) + 0.9))
+    fig, ax = subplots(figsize=(WIDTH, 0.3 * len(summary) + (1.25 if title or note else 0.9)))
+    draw_forest(ax, summary, reference=reference)
+    ax.set_yticks(range(len(summary)), [readable(name) for name in summary["method"]])
+    ax.invert_yaxis()
+    ax.set(xlabel=f"{metric}, mean and 95 % interval over test cells and seeds" + (f"\n{note}" if note else ""))
+    ax.set_title(title)
+    return fig
+
+
+def draw_forest(ax: Axes, summary: pd.DataFrame, *, reference: str | None = None) -> None:
+    """Points and intervals of :func:`forest` on axes of a larger figure, the first method at 0."""
     rows = np.arange(len(summary))
     values = summary[["value", "low", "high"]].to_numpy(float)
     colours = [_arm_colour(name) for name in summary["method"]]
@@ -170,11 +183,7 @@ def forest(summary: pd.DataFrame, *, metric: str, reference: str | None = None) 
         ax.axvline(summary.loc[summary["method"] == reference, "value"].iloc[0], color="0.5", ls="--", lw=1, zorder=0)
     for row, value in enumerate(values[:, 0]):
         ax.annotate(f"{value:.3f}", (1.01, row), xycoords=("axes fraction", "data"), va="center", fontsize="small")
-    ax.set_yticks(rows, [readable(name) for name in summary["method"]])
-    ax.invert_yaxis()
     ax.grid(axis="x", color="0.92")
-    ax.set(xlabel=f"{metric}, mean and 95 % interval over test cells and seeds")
-    return fig
 
 
 def _arm_colour(method: str) -> str:
@@ -183,18 +192,21 @@ def _arm_colour(method: str) -> str:
     return "#777777" if method in ("shuffled_labels", "real_projected") else "#0072B2"
 
 
-def recall_heatmap(recalls: pd.DataFrame) -> Figure:
+def recall_heatmap(recalls: pd.DataFrame, counts: Mapping[str, int] | None = None) -> Figure:
     """Recall of each class (columns) under each method (rows), as numbers on colour.
 
     Args:
         recalls: index ``method``, one column a class, values in [0, 1].
+        counts: test cells of each class, to be named below it.
     """
     labels = in_order(recalls.columns)
     table = recalls[labels]
     fig, ax = subplots(figsize=(WIDTH, 0.34 * len(table) + 1.0))
-    sns.heatmap(table, annot=True, fmt=".2f", cmap="viridis", vmin=0.5, vmax=1, ax=ax, cbar=False, linewidths=0.5,
+    lowest = min(0.5, float(table.to_numpy().min()))
+    sns.heatmap(table, annot=True, fmt=".2f", cmap="viridis", vmin=lowest, vmax=1, ax=ax, cbar=False, linewidths=0.5,
                 annot_kws={"size": 8})  # fmt: skip
     ax.set_yticklabels([readable(name) for name in table.index], rotation=0)
-    ax.set_xticklabels([readable(name) for name in labels], rotation=25, ha="right")
-    ax.set(xlabel="", ylabel="", title="recall by class")
+    cells = {name: f" ({counts[name]:,})" if counts and name in counts else "" for name in labels}
+    ax.set_xticklabels([readable(name) + cells[name] for name in labels], rotation=25, ha="right")
+    ax.set(xlabel="", ylabel="", title="recall by class" + (" (test cells)" if counts else ""))
     return fig

@@ -5,6 +5,7 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
@@ -54,6 +55,12 @@ def training_curves(history: pd.DataFrame) -> Figure:
         history: columns ``step``, ``loss``, ``validation_loss`` (EDM-weighted squared error; null between evaluations).
     """
     fig, ax = subplots(figsize=(WIDTH * 0.8, 2.6))
+    draw_training(ax, history)
+    return fig
+
+
+def draw_training(ax: Axes, history: pd.DataFrame) -> None:
+    """:func:`training_curves` on axes of a larger figure."""
     smooth = history["loss"].ewm(halflife=max(1, len(history) // 60)).mean()
     ax.plot(history["step"], smooth, color="0.6", lw=1.2, label="training cells (smoothed)")
     validation = history.dropna(subset=["validation_loss"])
@@ -62,7 +69,6 @@ def training_curves(history: pd.DataFrame) -> Figure:
     high = max(smooth.max(), validation["validation_loss"].max() if len(validation) else -np.inf)
     ax.set(xlabel="training step", ylabel="denoising loss", ylim=(low * 0.97, high * 1.03))
     ax.legend()
-    return fig
 
 
 def denoising_error(errors: pd.DataFrame) -> Figure:
@@ -117,6 +123,8 @@ def denoising_path(
 def fidelity(table: pd.DataFrame) -> Figure:
     """Metrics of synthetic embeddings, each beside its real-versus-real value at the same n; one panel a metric.
 
+    Values below 0.02 are shown in thousandths, and the axis says so.
+
     Args:
         table: columns ``metric``, ``method`` (``real_floor`` is the floor), ``value``, and ``low`` and ``high`` where
             there are intervals.
@@ -124,27 +132,33 @@ def fidelity(table: pd.DataFrame) -> Figure:
     metrics = list(dict.fromkeys(table["metric"]))
     n_columns = min(len(metrics), 4 if len(metrics) != 6 else 3)
     n_rows = -(-len(metrics) // n_columns)
-    fig, axes = subplots(n_rows, n_columns, figsize=(WIDTH * 0.28 * n_columns, 2.2 * n_rows), squeeze=False)
+    fig, axes = subplots(n_rows, n_columns, figsize=(WIDTH * max(0.25 * n_columns, 0.5), 2.2 * n_rows), squeeze=False)
     methods = list(dict.fromkeys(table["method"]))
-    names = [readable(m).replace("class gaussian", "Gaussian").replace("gaussian", "Gaussian") for m in methods]
+    names = [readable(m).replace("class Gaussian", "Gaussian") for m in methods]
     for ax, metric in zip(axes.flat, metrics, strict=False):
-        part = table[table["metric"] == metric].set_index("method").reindex(methods)
+        part = table[table["metric"] == metric].set_index("method").reindex(methods).drop(columns="metric")
+        thousandfold = part["value"].abs().max() < 0.02  # else its numbers run into each other
+        part = part * 1000 if thousandfold else part
         values = part["value"]
         colours = [REAL if m.startswith("real") else SYNTHETIC if "diffusion" in m else "#0072B2" for m in methods]
-        ax.bar(range(len(methods)), values, color=colours, width=0.7)
+        ax.bar(range(len(methods)), values, color=colours, width=0.7, label=names)
         tops = values.clip(lower=0)
         if {"low", "high"} <= set(part):
             ends = [(values - part["low"]).clip(lower=0), (part["high"] - values).clip(lower=0)]
             ax.errorbar(range(len(methods)), values, yerr=ends, fmt="none", ecolor="0.55", elinewidth=1.2)
             tops = part[["value", "high"]].max(axis=1).clip(lower=0)
+        decimals = max(0, 3 - len(f"{values.abs().max():.0f}".lstrip("0")))
         for place, (value, top) in enumerate(zip(values, tops, strict=True)):
-            ax.annotate(f"{value:.3g}", (place, top), xytext=(0, 2), textcoords="offset points", ha="center",
-                        fontsize="x-small")  # fmt: skip
+            text = f"{value:.{decimals}f}".replace("-", "−")
+            ax.annotate(text, (place, top), xytext=(0, 2), textcoords="offset points", ha="center", fontsize="x-small")
         ax.axhline(0, color="0.2", lw=0.8)
-        ax.set_xticks(range(len(methods)), names, fontsize="x-small")
+        ax.set_xticks([])
         ax.tick_params(axis="y", labelsize="x-small")
         ax.set_title(metric_title(metric), fontsize="small")
+        ax.set_ylabel("× 0.001" if thousandfold else "", fontsize="x-small")
         ax.margins(y=0.18)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside lower center", ncols=len(methods), fontsize="small")
     return fig
 
 

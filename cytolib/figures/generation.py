@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
@@ -45,14 +46,19 @@ def class_curves(history: pd.DataFrame) -> Figure:
         history: columns ``step``, ``label``, ``loss``.
     """
     fig, ax = subplots(figsize=(WIDTH * 0.8, 2.9))
+    draw_classes(ax, history)
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small", title="ring: lowest")
+    return fig
+
+
+def draw_classes(ax: Axes, history: pd.DataFrame) -> None:
+    """:func:`class_curves` on axes of a larger figure, without a legend."""
     for label in in_order(history["label"]):
         line = history[history["label"] == label]
         ax.plot(line["step"], line["loss"], "o-", ms=2.5, lw=1.3, color=class_colour(label), label=readable(label))
         lowest = line.sort_values("loss").iloc[0]
         ax.plot(lowest["step"], lowest["loss"], "o", ms=7, mfc="none", mec=class_colour(label))
     ax.set(xlabel="training step", ylabel="denoising loss, validation cells")
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small", title="ring: lowest")
-    return fig
 
 
 def real_synthetic_nearest(
@@ -101,7 +107,7 @@ def membership(table: pd.DataFrame) -> Figure:
     Args:
         table: columns ``score`` (a noise level, ``mean`` or ``attack``), ``auc``, ``low``, ``high``.
     """
-    fig, ax = subplots(figsize=(WIDTH, 2.5))
+    fig, ax = subplots(figsize=(WIDTH, 2.6))
     levels = table[~table["score"].isin(("mean", "attack"))]
     sigma = levels["score"].str.extract(r"([0-9.e+-]+)", expand=False).astype(float)
     ax.fill_between(sigma, levels["low"], levels["high"], color=SYNTHETIC, alpha=0.2, lw=0)
@@ -110,8 +116,9 @@ def membership(table: pd.DataFrame) -> Figure:
         row = table[table["score"] == score].iloc[0]
         words = "all levels, mean" if score == "mean" else "all levels, fitted attack"
         ax.axhline(row["auc"], ls=style, color="#0072B2", label=f"{words}: {row['auc']:.3f}")
+        ax.axhspan(row["low"], row["high"], color="#0072B2", alpha=0.08, lw=0)
     ax.axhline(0.5, color="0.3", lw=1)
-    ax.text(sigma.max(), 0.5, "guessing", va="bottom", ha="right", fontsize="small")
+    ax.text(sigma.max(), 0.5, "guessing", va="top", ha="right", fontsize="small")
     low, high = min(0.45, table["low"].min()), max(0.6, table["high"].max())
     ax.set(xscale="log", xlabel="noise level sigma", ylabel="AUC", ylim=(low, high))
     ax.set_xticks(sigma.tolist(), [f"{level:g}" for level in sigma], minor=False)
@@ -131,8 +138,11 @@ def guidance(table: pd.DataFrame) -> Figure:
     for ax, (column, title) in zip(axes, shown, strict=True):
         ax.plot(table["guidance_scale"], table[column], "o-", ms=4, color=SYNTHETIC)
         ax.axhline(1.0 if column == "variance_ratio" else table["floor"].iloc[0], color=REAL, ls="--", lw=1)
-        ax.set(xlabel="guidance scale", title=title, ylim=(0, None))
-    axes[0].text(table["guidance_scale"].max(), 1.0, "real cells", va="bottom", ha="right", fontsize="small")
+        ax.set(xlabel="guidance scale", title=title)
+    axes[0].set_ylim(bottom=0)
+    axes[1].set_yscale("log")  # a scale of 3 is a hundred times as far off as none
+    for ax, level in zip(axes, (1.0, table["floor"].iloc[0]), strict=True):
+        ax.text(table["guidance_scale"].max(), level, "real cells", va="bottom", ha="right", fontsize="small")
     return fig
 
 
@@ -145,7 +155,9 @@ def attribute_agreement(frequencies: pd.DataFrame, methods: Sequence[str]) -> Fi
     """
     keys = ["label", "attribute", "value"]
     wide = frequencies.pivot_table(index=keys, columns="method", values="frequency").reset_index()
-    fig, axes = subplots(1, len(methods), figsize=(2.7 * len(methods) + 1.2, 3.1), sharey=True, squeeze=False)
+    fig, axes = subplots(
+        1, len(methods), figsize=(min(2.7 * len(methods) + 1.2, WIDTH), 3.1), sharey=True, squeeze=False
+    )
     for ax, method in zip(axes[0], methods, strict=True):
         ax.plot([0, 1], [0, 1], color="0.7", lw=1)
         for label in in_order(wide["label"]):
@@ -154,8 +166,9 @@ def attribute_agreement(frequencies: pd.DataFrame, methods: Sequence[str]) -> Fi
                        label=readable(label))  # fmt: skip
         gap = (wide[method] - wide["real_test"]).abs().mean()
         ax.set(
-            title=readable(method).replace("gaussian", "Gaussian"),
+            title=readable(method),
             xlabel="frequency in real test cells",
+            xticks=[0, 0.5, 1],
             xlim=(-0.03, 1.03),
             ylim=(-0.03, 1.03),
         )

@@ -1,17 +1,17 @@
-"""The figures and tables of the paper, from result tables alone: no image, no model, no torch."""
+"""Views of the result table: the paper's charts and tables, from numbers alone: no image, no model, no torch."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from cytolib.evaluate.results import read_results
-from cytolib.figures.charts import class_counts, embedding_map, forest, recall_heatmap
-from cytolib.figures.diffusion import fidelity, training_curves
-from cytolib.figures.style import readable, style
+from cytolib.data.taxonomy import in_order
+from cytolib.figures.charts import class_counts, draw_forest, forest, recall_heatmap
+from cytolib.figures.diffusion import draw_training, fidelity
+from cytolib.figures.generation import draw_classes
+from cytolib.figures.style import WIDTH, readable, subplots
 from cytolib.run import atomic_path
 
 ARMS = "augment"  # the experiment whose rows hold the classifiers' arms
@@ -40,13 +40,48 @@ def cells_figure(results: pd.DataFrame) -> Figure:
     return class_counts(rows.assign(label=label, n=rows["value"].astype(int)))
 
 
+def n_tested(results: pd.DataFrame, split: str = "test", domain: str = "all") -> tuple[int, int]:
+    """Cells that the classifiers of a split were tested on, and seeds of the sweep."""
+    arms = results[results["experiment"] == ARMS]
+    here = arms[(arms["split"] == split) & (arms["domain"] == domain) & (arms["seed"] == -1)]
+    return int(here["n"].max()), int(arms.loc[arms["seed"] >= 0, "seed"].nunique())
+
+
 def generator_figure(results: pd.DataFrame) -> Figure:
-    """Fidelity and memorisation of the generators beside the real-versus-real floor, means over seeds."""
+    """Fidelity and memorisation of the generators beside the real-versus-real floor, means over seeds.
+
+    Intervals are Student's over seeds.
+    """
     table = _overall(results, ARMS)
     wanted = [metric for metric in GENERATOR_METRICS if metric in table]
     methods = [name for name in ("real_floor", "diffusion_only", "gaussian_only") if name in table.index]
-    long = table.loc[methods, wanted].melt(ignore_index=False, var_name="metric", value_name="value").reset_index()
-    return fidelity(long.assign(method=long["method"].str.replace("_only", "")))
+    columns = {"value": "", "low": "[low]", "high": "[high]"}
+    rows = [
+        {"metric": metric, "method": method.replace("_only", "")}
+        | {
+            name: table[f"{metric}{end}"][method] if f"{metric}{end}" in table else None
+            for name, end in columns.items()
+        }
+        for metric in wanted
+        for method in methods
+    ]
+    return fidelity(pd.DataFrame(rows).astype({name: float for name in columns}))
+
+
+def training_figure(history: pd.DataFrame, by_class: pd.DataFrame) -> Figure:
+    """Loss against the training step: of training and validation cells, and of each class's validation cells.
+
+    Args:
+        history: as :func:`cytolib.figures.training_curves`. by_class: as :func:`cytolib.figures.class_curves`.
+    """
+    fig, (left, right) = subplots(1, 2, figsize=(WIDTH, 3.1))
+    draw_training(left, history)
+    left.set_title("all classes")
+    draw_classes(right, by_class)
+    right.set(title="by class (ring: lowest)", ylabel="")
+    n_columns = -(-len(in_order(by_class["label"])) // 2)
+    fig.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=n_columns, fontsize="x-small")
+    return fig
 
 
 def classifier_table(results: pd.DataFrame, split: str = "test", domain: str = "all") -> pd.DataFrame:
@@ -62,29 +97,56 @@ def classifier_table(results: pd.DataFrame, split: str = "test", domain: str = "
     return table[table["balanced_accuracy"].notna()].reindex(columns=columns).reset_index()
 
 
-def classifier_figure(results: pd.DataFrame, metric: str = "balanced_accuracy") -> Figure:
-    """Methods by the mean of ``metric`` over seeds; dashed: training on real cells."""
-    table = classifier_table(results)
+def _arms(results: pd.DataFrame, metric: str, split: str = "test", domain: str = "all") -> tuple[pd.DataFrame, str]:
+    """What :func:`forest` takes, and a line on the control, which is so far off that it would squeeze the rest."""
+    table = classifier_table(results, split, domain)
     parts = {"value": metric, "low": f"{metric}[low]", "high": f"{metric}[high]"}
     summary = table[["method", *parts.values()]].rename(columns={name: key for key, name in parts.items()})
-    # the control is so far off that it would squeeze the rest: it is in the table, and named below the axis
     control = summary[summary["method"] == "shuffled_labels"]
-    fig = forest(summary.drop(control.index).reset_index(drop=True), metric=readable(metric), reference=BASELINE)
-    if len(control):
-        fig.axes[0].annotate(
-            f"control, shuffled labels: {control['value'].iloc[0]:.3f}",
-            (1, 0), xycoords="axes fraction", xytext=(0, -52), textcoords="offset points", ha="right", fontsize="small",
-        )  # fmt: skip
+    note = f"control, shuffled labels: {control['value'].iloc[0]:.3f}" if len(control) else ""
+    return summary.drop(control.index).reset_index(drop=True), note
+
+
+def classifier_figure(results: pd.DataFrame, metric: str = "balanced_accuracy") -> Figure:
+    """Methods by the mean of ``metric`` over seeds; dashed: training on real cells."""
+    summary, note = _arms(results, metric)
+    n, seeds = n_tested(results)
+    title = f"{n:,} test cells, {seeds} seeds"
+    return forest(summary, metric=readable(metric), reference=BASELINE, title=title, note=note)
+
+
+def held_out_domains(results: pd.DataFrame) -> list[str]:
+    """Domains that no model has seen, on which the classifiers were tested."""
+    rows = results[(results["experiment"] == ARMS) & (results["split"] == "held_out") & (results["seed"] == -1)]
+    return sorted(set(rows["domain"]))
+
+
+def held_out_figure(results: pd.DataFrame, metric: str = "balanced_accuracy") -> Figure:
+    """:func:`classifier_figure` on the cells of each held-out domain, a panel a domain."""
+    domains = held_out_domains(results)
+    parts = {domain: _arms(results, metric, "held_out", domain) for domain in domains}
+    n_methods = max(len(summary) for summary, _ in parts.values())
+    fig, axes = subplots(1, len(domains), figsize=(WIDTH, 0.3 * n_methods + 1.25), sharey=True, squeeze=False)
+    for ax, (domain, (summary, note)) in zip(axes[0], parts.items(), strict=True):
+        draw_forest(ax, summary, reference=BASELINE)
+        n, _ = n_tested(results, "held_out", domain)
+        ax.set(title=f"{readable(domain)}: {n:,} cells", xlabel=f"{readable(metric)}\n{note}")
+    names = next(iter(parts.values()))[0]["method"]
+    axes[0, 0].set_yticks(range(len(names)), [readable(name) for name in names])
+    axes[0, 0].invert_yaxis()
     return fig
 
 
 def recall_figure(results: pd.DataFrame) -> Figure:
-    """Recall of each class under each method, means over seeds."""
+    """Recall of each class under each method, means over seeds; test cells of each class where the table has them."""
     table = _overall(results, ARMS)
     table = table[table["balanced_accuracy"].notna()].drop(index="shuffled_labels", errors="ignore")
     recalls = table.filter(regex=r"^recall\[[^\]]+\]$")
     recalls.columns = recalls.columns.str.extract(r"\[(.*)\]", expand=False)
-    return recall_heatmap(recalls.drop(columns=["low", "high"], errors="ignore"))
+    rows = results[(results["experiment"] == "data") & (results["split"] == "test")]
+    label = rows["metric"].str.extract(r"^n_cells\[(.*)\]$", expand=False)
+    counts = {str(name): int(n) for name, n in rows["value"].groupby(label).sum().items()}
+    return recall_heatmap(recalls.drop(columns=["low", "high"], errors="ignore"), counts)
 
 
 def key_results(results: pd.DataFrame) -> pd.DataFrame:
@@ -136,43 +198,6 @@ def key_results(results: pd.DataFrame) -> pd.DataFrame:
             f"membership inference on the diffusion model by {words}: AUC (0.5 is guessing)", model, metric, "03_sample"
         )
     return pd.DataFrame(rows, columns=["what", "value", "low", "high", "n", "where"])
-
-
-def draw_all(run_folder: Path, out_folder: Path) -> list[Path]:
-    """Draw every figure and table of a run anew from its stored tables.
-
-    Args:
-        run_folder: holds ``<stage>/results.parquet``, ``01_embed/map.parquet``, ``02_train_diffusion/history.parquet``.
-        out_folder: receives ``figures/*.png``, ``figures/*.pdf`` and ``tables/*.csv``.
-
-    Returns:
-        The files written.
-
-    Raises:
-        FileNotFoundError: where a table is missing.
-    """
-    style()
-    sources = ("00_data", "01_embed", "02_train_diffusion", "03_sample", "04_augment_classifiers")
-    results = read_results([run_folder / name / "results.parquet" for name in sources])
-    drawn = {
-        "figure_1_cells": cells_figure(results),
-        "figure_2_map": embedding_map(pd.read_parquet(run_folder / "01_embed" / "map.parquet")),
-        "figure_3_generator": generator_figure(results),
-        "figure_4_classifiers": classifier_figure(results),
-        "figure_5_recall": recall_figure(results),
-        "training_curves": training_curves(pd.read_parquet(run_folder / "02_train_diffusion" / "history.parquet")),
-    }
-    written = []
-    for name, figure in drawn.items():
-        for suffix, metadata in ((".png", {"Software": None}), (".pdf", {"CreationDate": None})):
-            with atomic_path(out_folder / "figures" / f"{name}{suffix}") as temporary:
-                figure.savefig(temporary, metadata=metadata)
-            written.append(out_folder / "figures" / f"{name}{suffix}")
-        plt.close(figure)
-    for name, table in (("classifiers", classifier_table(results)), ("key_results", key_results(results))):
-        write_csv(table, out_folder / "tables" / f"{name}.csv")
-        written.append(out_folder / "tables" / f"{name}.csv")
-    return written
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:

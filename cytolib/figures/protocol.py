@@ -9,8 +9,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cytolib.evaluate.intervals import t_interval
 from cytolib.figures.style import REAL, SYNTHETIC, WIDTH, readable, subplots
 
+KEYS = ["dataset", "encoder", "generator", "classifier", "n_per_class", "protocol", "scored", "metric"]
 #: (protocol, scored set): label, colour, line style.
 _LINES: dict[tuple[str, str], tuple[str, str, str]] = {
     ("contaminated", "mixed"): ("contaminated: pooled test fold, as published", SYNTHETIC, "-"),
@@ -20,6 +22,16 @@ _LINES: dict[tuple[str, str], tuple[str, str, str]] = {
     ("honest", "untouched"): ("honest, untouched real cells", REAL, ":"),
 }
 _BASELINES = {"class weights": "#0072B2", "logit adjustment": "#009E73"}
+
+
+def protocol_summary(rows: pd.DataFrame) -> pd.DataFrame:
+    """Means and 95 % Student intervals over the small sets (``seed``) of the benchmark's table, for the chart.
+
+    Args:
+        rows: columns :data:`KEYS`, ``seed``, ``value``.
+    """
+    found = [(*key, *t_interval(part["value"].to_numpy())) for key, part in rows.groupby(KEYS, sort=False)]
+    return pd.DataFrame(found, columns=[*KEYS, "value", "low", "high"])
 
 
 def protocol_curves(table: pd.DataFrame, *, metrics: Sequence[str] = ("accuracy", "macro_f1")) -> Figure:
@@ -41,7 +53,7 @@ def protocol_curves(table: pd.DataFrame, *, metrics: Sequence[str] = ("accuracy"
             f"table holds generators {sorted(table['generator'].unique())}, expected one or more, and 'none' with the "
             "classifier 'plain'; run benchmarks.cytodiff_protocol"
         )
-    size = (WIDTH * 1.15, 2.1 * len(metrics) + 1.1)
+    size = (WIDTH, 2.1 * len(metrics) + 1.1)
     fig, axes = subplots(len(metrics), len(generators), figsize=size, sharex=True, sharey="row", squeeze=False)
     for row, metric in enumerate(metrics):
         for column, generator in enumerate(generators):
@@ -49,10 +61,11 @@ def protocol_curves(table: pd.DataFrame, *, metrics: Sequence[str] = ("accuracy"
             _curves(ax, table[(table["generator"] == generator) & (table["metric"] == metric)],
                     alone[alone["metric"] == metric])  # fmt: skip
             if row == 0:
-                ax.set_title(readable(generator).replace("gaussian", "Gaussian"))
+                ax.set_title(readable(generator))
         axes[row, 0].set_ylim(top=1.01)  # once all are drawn; Student's interval knows no upper end, a score does
-        axes[row, 0].set_ylabel(readable(metric).replace("f1", "F1"))
-    axes[-1, len(generators) // 2].set_xlabel("synthetic cells a class")
+        axes[row, 0].set_ylabel(readable(metric))
+    for ax in axes[-1]:
+        ax.set_xlabel("synthetic cells a class", fontsize="small")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     fig.legend(handles, labels, loc="outside lower center", ncols=2, fontsize="small")
     return fig
@@ -77,5 +90,6 @@ def _curves(ax: Axes, made: pd.DataFrame, alone: pd.DataFrame) -> None:
         level = alone[(alone["classifier"] == name) & (alone["scored"] == "real")]["value"]
         for value in level:
             ax.axhline(value, color=colour, lw=1.2, ls="-.", label=f"real cells alone, {name}")
-    ax.set_xticks(list(places.values()), [f"{n:,}" for n in places], rotation=45, fontsize="small")
+    slant = 45 if len(places) > 4 else 0
+    ax.set_xticks(list(places.values()), [f"{n:,}" for n in places], rotation=slant, fontsize="small")
     ax.grid(axis="y", color="0.92")

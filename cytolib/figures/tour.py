@@ -109,7 +109,10 @@ def what_vectors_know(probes: pd.DataFrame) -> Figure:
     ax.axvline(0, color="0.7", lw=0.8)
     ax.set_yticks(rows, [readable(name).replace(" um", ", µm") for name in probes["attribute"]])
     ax.invert_yaxis()
-    ax.set(xlabel="skill of a linear probe on test cells (0 guess, 1 perfect)", xlim=(-0.3, 1.02))
+    ax.set(
+        xlabel="skill of a linear probe on test cells (0 guess, 1 perfect)",
+        xlim=(min(-0.3, probes["low"].min() - 0.02), 1.02),
+    )
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize="x-small", borderaxespad=0.1)
     return fig
 

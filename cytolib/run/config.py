@@ -13,7 +13,7 @@ from cytolib.run.parameters import Parameter, notebook_parameters, override, scr
 from cytolib.run.paths import runs_root
 from cytolib.run.stages import Chain, StageSpec
 
-RESERVED_RUNS = ("interactive", "nbval", "browser", "reference")
+RESERVED_RUNS = ("interactive", "nbval", "browser", "reference", "figures")
 MAX_CONFIG_BYTES = 1_000_000
 
 

@@ -28,6 +28,11 @@ TABLES = (
     "map.parquet",
     "attributes.parquet",
     "history.parquet",
+    "history_by_class.parquet",
+    "membership.parquet",
+    "guidance.parquet",
+    "attribute_frequencies.parquet",
+    "contaminated.parquet",
     "classifiers.csv",
     "key_results.csv",
 )
@@ -94,7 +99,8 @@ def _publish_stage(source: Path, target: Path, real: bool) -> dict[str, Any]:
     for name in manifest["outputs"]:
         path = Path(name)
         # the executed notebooks show the other figures, and of real cells there is no picture at all
-        figure = path.match("figures/figure_*") or (path.name == COVER and not real)
+        of_paper = path.match("figures/figure_*") or path.match("figures/captions.md")
+        figure = of_paper or (path.name == COVER and not real)
         if path.name in TABLES or figure:
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / name, target / name)

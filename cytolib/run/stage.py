@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cytolib.run import external
-from cytolib.run.artefacts import atomic_path, sha256, tree_sha256, write_json
+from cytolib.run.artefacts import sha256, tree_sha256, write_json
 from cytolib.run.manifest import NAME, SCHEMA, output_changes, read_manifest, safe_name
 from cytolib.run.paths import runs_root
 from cytolib.run.tables import write_table
@@ -182,14 +182,9 @@ class Stage:
 
     def save_figure(self, figure: Figure, name: str) -> None:
         """Write ``figures/<name>.png`` (150 dpi) and ``.pdf``: the same figure gives the same bytes."""
-        import matplotlib
+        from cytolib.figures.saving import save_figure
 
-        settings = {"pdf.fonttype": 42, "ps.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "cytolib"}
-        with matplotlib.rc_context(settings):  # type: ignore[arg-type]
-            with atomic_path(self.path(f"figures/{name}.png")) as temporary:
-                figure.savefig(temporary, dpi=150, metadata={"Software": None})
-            with atomic_path(self.path(f"figures/{name}.pdf")) as temporary:
-                figure.savefig(temporary, metadata={"CreationDate": None, "ModDate": None, "Producer": None})
+        save_figure(figure, self.path(f"figures/{name}").parent, name)
 
     def publish(self) -> None:
         """Hash all outputs, write down what they were made from and with, and print a table of them.

@@ -11,7 +11,9 @@ import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
 from cytolib import run
+from cytolib.parquet import metadata_of, read_table
 
+MAX_ID = 128  # characters: NumPy gives every id the room of the longest
 REQUIRED_METADATA: tuple[str, ...] = (
     "encoder",
     "weights_sha256",
@@ -106,24 +108,23 @@ def read_embeddings(path: str | Path) -> EmbeddingTable:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such embedding table; run notebook 01_embed first (or `make pipeline`)")
-    try:
-        found = pq.ParquetFile(path, page_checksum_verification=True).read()
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{path}: not a readable parquet file ({reason}); write it again") from error
+    mend = "write it again"
+    found = read_table(path, mend)
     kinds = {entry.name: entry.type for entry in found.schema}
     kind = kinds.get("embedding", pa.null())
     fits = pa.types.is_fixed_size_list(kind) and kind.value_type == pa.float32()
     if kinds.get("cell_id") != pa.string() or not fits or any(column.null_count for column in found.columns):
-        listed = ", ".join(f"{name} ({entry})" for name, entry in kinds.items())
+        listed = ", ".join(f"{name[:60]} ({entry})" for name, entry in list(kinds.items())[:10])
         raise ValueError(
             f"{path}: holds {listed}; expected cell_id (string) and embedding (fixed-size list of float32), no nulls"
         )
     values = found["embedding"].combine_chunks()
     flat = values.flatten().to_numpy(zero_copy_only=False)
-    metadata = {key.decode(): value.decode() for key, value in (found.schema.metadata or {}).items()}
-    metadata.pop("ARROW:schema", None)
-    ids = np.array(found["cell_id"].to_pylist(), dtype=np.str_)
+    metadata = metadata_of(found, path, mend)
+    texts: list[str] = found["cell_id"].to_pylist()
+    if max(map(len, texts), default=0) > MAX_ID:
+        raise ValueError(f"{path}: a cell_id has more than {MAX_ID} characters; expected a SHA-256 or a short name")
+    ids = np.array(texts, dtype=np.str_)
     try:
         return EmbeddingTable(ids, np.array(flat.reshape(len(ids), kind.list_size), dtype=np.float32), metadata)
     except ValueError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,11 +12,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cytolib import run
+from cytolib.parquet import read_table
 
 if TYPE_CHECKING:
     from cytolib.diffusion import EmbeddingDiffusionOutput
 
 COLUMNS: tuple[str, ...] = ("synthetic_id", "label", "domain", "seed", "guidance_scale", "num_inference_steps")
+_KINDS: dict[str, Callable[[pa.DataType], bool]] = {
+    **dict.fromkeys(("synthetic_id", "label", "domain"), lambda kind: kind in (pa.string(), pa.large_string())),
+    **dict.fromkeys(("seed", "num_inference_steps"), pa.types.is_integer),
+    "guidance_scale": pa.types.is_floating,
+    "embedding": lambda kind: pa.types.is_fixed_size_list(kind) and pa.types.is_floating(kind.value_type),
+}
 
 
 def synthetic_table(
@@ -67,12 +75,17 @@ def read_synthetic(path: str | Path) -> tuple[pd.DataFrame, np.ndarray]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such synthetic table; notebook 03_sample writes it")
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{path}: not a readable parquet file; run notebook 03_sample again") from error
+    mend = "run notebook 03_sample again"
+    table = read_table(path, mend)
     if tuple(table.column_names) != (*COLUMNS, "embedding"):
-        raise ValueError(f"{path}: columns {table.column_names}; expected {[*COLUMNS, 'embedding']}")
+        found = ", ".join(name[:60] for name in table.column_names[:10])
+        raise ValueError(f"{path}: columns {found}; expected {[*COLUMNS, 'embedding']}; {mend}")
+    kinds = {field.name: field.type for field in table.schema}
+    for name, fits in _KINDS.items():
+        if not fits(kinds[name]) or table[name].null_count:
+            raise ValueError(f"{path}: column {name!r} holds {kinds[name]} or nulls, not what was written; {mend}")
     vectors = table["embedding"].combine_chunks()
     X = vectors.flatten().to_numpy(zero_copy_only=False).reshape(len(table), vectors.type.list_size)
-    return table.drop_columns("embedding").to_pandas(), X
+    if not np.isfinite(X).all():
+        raise ValueError(f"{path}: some embeddings are not finite; {mend}")
+    return table.drop_columns("embedding").to_pandas(ignore_metadata=True), X

@@ -59,7 +59,7 @@ def test_missing_column_and_bad_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such result table"):
         read_results(tmp_path / "nothing.parquet")
     (tmp_path / "text.parquet").write_text("hello")
-    with pytest.raises(ValueError, match="text.parquet: not a parquet file"):
+    with pytest.raises(ValueError, match="text.parquet: not a readable parquet file"):
         read_results(tmp_path / "text.parquet")
     table().to_parquet(tmp_path / "short.parquet", index=False)
     pd.DataFrame({"value": [1.0]}).to_parquet(tmp_path / "other.parquet")

@@ -5,6 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+import os
+import stat
+import struct
+import warnings
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +17,22 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from cytolib.text import printable
+
+#: What is opened, whatever a file is called: Pillow knows dozens more, and hands PostScript to a program.
+FORMATS: tuple[str, ...] = ("JPEG", "PNG", "TIFF", "BMP")
+MODES: frozenset[str] = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA"})
 IMAGE_SUFFIXES: frozenset[str] = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"})
 MAX_PIXELS = 64_000_000  # a single cell is under a megapixel; more is a slide or a bomb
 MAX_BYTES = 256_000_000
 MIN_SIDE = 16  # pixels; BloodMNIST's smallest images have 28, and Chula holds one crop of 7 x 8
 HASH_SIDE = 16  # the perceptual hash has HASH_SIDE squared bits
 # What Pillow raises for damaged files of one format or another.
-_DAMAGED = (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+_DAMAGED = (
+    *(UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, OverflowError),
+    *(struct.error, zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning),
+)
+warnings.simplefilter("error", Image.DecompressionBombWarning)  # Pillow only warns of pictures up to 179 megapixels
 
 
 @dataclass(frozen=True)
@@ -43,30 +57,52 @@ def load_image(path: str | Path, field_of_view_um: float = 0.0, um_per_px: float
         ValueError: if the file is no readable image or too large, or the field of view or scale makes no sense.
         FileNotFoundError: if there is no such file.
     """
+    check_plain(path)
     try:
-        with Image.open(path) as file:
+        with Image.open(path, formats=FORMATS) as file:
             image = _as_rgb(file, str(path))
-    except FileNotFoundError:
-        raise
     except _DAMAGED as error:
         raise _refusal(path, error) from error
     return image if field_of_view_um == 0 else crop_field(image, field_of_view_um, um_per_px, str(path))
 
 
+def check_plain(path: str | Path) -> int:
+    """The size in bytes of a plain file, or of the one that a link leads to; opening a pipe would wait for ever.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: naming it, if it is a folder, a pipe or a device.
+    """
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "its name has a zero character"
+        raise ValueError(f"{printable(str(path))[:300]}: cannot be read ({reason}); mend it or take it out") from error
+    if not stat.S_ISREG(found.st_mode):
+        kind = "a directory" if stat.S_ISDIR(found.st_mode) else "a pipe or a device"
+        raise ValueError(f"{path}: it is {kind}; expected a plain file, take it out")
+    return found.st_size
+
+
 def _refusal(path: str | Path, error: BaseException) -> ValueError:
     if isinstance(error, ValueError) and str(error).startswith(str(path)):
         return error
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    reason = printable((str(error).strip().splitlines() or [type(error).__name__])[0])[:120]
     if isinstance(error, UnidentifiedImageError):  # its own words end in a memory address
-        reason = "of no format that is known"
+        reason = "none of JPEG, PNG, TIFF and BMP"
     return ValueError(f"{path}: not a readable image ({reason}); replace it or take it out")
 
 
 def _as_rgb(file: Image.Image, name: str) -> Image.Image:
     if file.width * file.height > MAX_PIXELS:
         raise ValueError(f"{name}: {file.width} x {file.height} pixels; a single cell has under {MAX_PIXELS}")
-    if file.mode.startswith(("I", "F")):
-        # 16-bit and floating point greys: convert("RGB") would clip nearly all of them to white.
+    if file.format != "MPO" and getattr(file, "is_animated", False):  # a camera's MPO holds a preview beside the image
+        raise ValueError(f"{name}: it holds several pictures; expected one, save the one that is meant")
+    if file.mode not in MODES:
+        # 16-bit and floating point greys: convert("RGB") would clip nearly all of them to white. Printers' colours
+        # (CMYK) and Lab have no one meaning in RGB.
         raise ValueError(f"{name}: pixels of mode {file.mode}; expected 8-bit colour or grey, convert it first")
     if file.mode in ("RGBA", "LA", "PA") or (file.mode == "P" and "transparency" in file.info):
         rgba = file.convert("RGBA")
@@ -115,14 +151,14 @@ def inspect_image(path: str | Path) -> ImageFacts:
     import imagehash  # SciPy and PyWavelets: half a second, only for those who read data sets
 
     path = Path(path)
-    size = path.stat().st_size
+    size = check_plain(path)
     if size == 0:
         raise ValueError(f"{path}: the file is empty; replace it or take it out")
     if size > MAX_BYTES:
         raise ValueError(f"{path}: {size:,} bytes; a single cell has under {MAX_BYTES:,}: is it a slide?")
     content = path.read_bytes()
     try:
-        with Image.open(io.BytesIO(content)) as file:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as file:
             image = _as_rgb(file, str(path))
     except _DAMAGED as error:
         raise _refusal(path, error) from error
@@ -138,11 +174,12 @@ def load_mask(path: str | Path) -> NDArray[np.uint8]:
     Raises:
         ValueError: naming the file, if it is no readable mask; FileNotFoundError.
     """
+    check_plain(path)
     try:
-        with Image.open(path) as file:
+        with Image.open(path, formats=FORMATS) as file:
+            if file.width * file.height > MAX_PIXELS:
+                raise ValueError(f"{path}: {file.width} x {file.height} pixels; expected under {MAX_PIXELS}")
             values = np.asarray(file.convert("L"))
-    except FileNotFoundError:
-        raise
     except _DAMAGED as error:
         raise _refusal(path, error) from error
     if values.max(initial=0) <= 2:
@@ -154,6 +191,11 @@ def load_mask(path: str | Path) -> NDArray[np.uint8]:
 
 
 def cell_id(path: str | Path) -> str:
-    """SHA-256 of the image file's bytes: the identity of a cell, whatever its name or folder."""
+    """SHA-256 of the image file's bytes: the identity of a cell, whatever its name or folder.
+
+    Raises:
+        FileNotFoundError, ValueError: naming the file, if it is no plain file.
+    """
+    check_plain(path)
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

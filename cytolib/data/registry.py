@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import ModuleType
 
 from cytolib.data.cards import DataSet
@@ -24,6 +24,7 @@ from cytolib.data.readers import (
     zheng,
 )
 from cytolib.data.readers.common import Reading
+from cytolib.text import unfit
 
 _READERS: tuple[ModuleType, ...] = (
     pbc,
@@ -62,7 +63,13 @@ def data_set(name: str) -> DataSet:
 
 
 def _own(kind: str, where: str) -> DataSet:
-    name = Path(where).stem if kind == "csv" else Path(where).name
+    place = PurePosixPath(where)
+    if place.is_absolute() or ".." in place.parts or not place.name or unfit(where):
+        raise ValueError(
+            f"dataset is {kind + ':' + where!r}; expected a plain path inside the data root: set CYTOLIB_DATA (or "
+            "--root) to the folder above it"
+        )
+    name = place.stem if kind == "csv" else place.name
     layout = f"{where} with columns path and label" if kind == "csv" else f"{where}/<class>/<image>"
     reader = folders.read_csv_file if kind == "csv" else folders.read_image_folder
 

@@ -66,7 +66,13 @@ def apply_split(cells: pd.DataFrame, path: str | Path) -> pd.DataFrame:
     Raises:
         ValueError: if the file lacks a column, names an unknown split, or has no row for some cell.
     """
-    split = pd.read_csv(path, dtype=str)
+    try:
+        split = pd.read_csv(path, dtype=str)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such split; write one with notebook 00_data, or leave it out") from None
+    except (ValueError, OSError) as error:  # pandas' own errors of damaged files are ValueErrors
+        reason = " ".join(str(error).split())[:160]
+        raise ValueError(f"{path}: not a readable CSV file ({reason}); save it as UTF-8 with commas") from error
     missing = {"cell_id", "split"} - set(split.columns)
     if missing:
         raise ValueError(f"{path}: columns {sorted(missing)} are missing; expected cell_id and split")

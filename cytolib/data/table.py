@@ -17,6 +17,8 @@ import pyarrow.parquet as pq
 
 from cytolib import run
 from cytolib.data.taxonomy import CELL_TYPES
+from cytolib.parquet import metadata_of, read_table
+from cytolib.text import unfit
 
 COLUMNS: tuple[str, ...] = (
     "cell_id",
@@ -77,6 +79,10 @@ def as_cell_table(frame: pd.DataFrame) -> pd.DataFrame:
             name,
             "expected a path inside the image root, relative to it",
         )
+    for name in ("path", "mask", "source_label", "domain", "dataset", "group"):
+        texts = cells[name].dropna()
+        strange = {text for text in texts.unique() if unfit(str(text))}
+        _refuse(cells[name].isin(strange), name, "expected plain text: no control characters, no spreadsheet formula")
     scale = cells["um_per_px"]
     _refuse(
         scale.notna() & ~((scale > 0) & (scale < float("inf"))), "um_per_px", "expected micrometres a pixel above 0"
@@ -113,18 +119,30 @@ def read_cells(path: str | Path) -> pd.DataFrame:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such cell table; notebook 00_data writes it")
+    mend = "run notebook 00_data again"
+    table = read_table(path, mend)
+    _check_types(table.schema, path, mend)
     try:
-        table = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{path}: not a readable parquet file; run notebook 00_data again") from error
-    try:
-        cells = as_cell_table(table.to_pandas())
+        cells = as_cell_table(table.to_pandas(ignore_metadata=True))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    metadata = table.schema.metadata or {}
-    cells.attrs["image_root"] = metadata.get(b"image_root", b"data").decode()
+    cells.attrs["image_root"] = metadata_of(table, path, mend).get("image_root", "data")
+    if cells.attrs["image_root"] not in IMAGE_ROOTS:
+        raise ValueError(
+            f"{path}: image_root is {cells.attrs['image_root']!r}; expected one of {', '.join(IMAGE_ROOTS)}; {mend}"
+        )
     cells.attrs["folder"] = str(path.parent)
     return cells
+
+
+def _check_types(schema: pa.Schema, path: Path, mend: str) -> None:
+    for field in schema:
+        text = pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
+        number = pa.types.is_floating(field.type) or pa.types.is_integer(field.type)
+        fits = number if field.name == "um_per_px" else text
+        if field.name in COLUMNS and not (fits or pa.types.is_null(field.type)):
+            wanted = "numbers" if field.name == "um_per_px" else "texts"
+            raise ValueError(f"{path}: column {field.name!r} holds {field.type}; expected {wanted}; {mend}")
 
 
 def image_root(cells: pd.DataFrame) -> Path:

@@ -11,7 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cytolib.exposure import encoder_exposure as looked_up_exposure
+from cytolib.parquet import read_table
 from cytolib.run import atomic_path
+from cytolib.text import unfit
 
 #: Columns of a result table, in order. ``n_per_class`` -1 means all cells, ``seed`` -1 over all seeds;
 #: ``encoder_exposure`` says what the encoder had seen of the target data; ``n`` is the number of cells behind a value.
@@ -35,6 +37,7 @@ SCHEMA = pa.schema(
 COLUMNS: list[str] = SCHEMA.names
 TEXT_COLUMNS = [field.name for field in SCHEMA if field.type == pa.string()]
 INTEGER_COLUMNS = [field.name for field in SCHEMA if field.type == pa.int64()]
+NUMBER_COLUMNS = [*INTEGER_COLUMNS, "value"]
 _ENDS = ("", "[low]", "[high]")
 KEY_COLUMNS = [name for name in COLUMNS if name not in ("value", "n")]
 
@@ -91,6 +94,9 @@ def check_results(frame: pd.DataFrame, *, source: str = "result table") -> pd.Da
             raise ValueError(
                 f"{source}, row {bad[0]}: column {name!r} holds {checked[name].iloc[bad[0]]!r}, expected non-empty text"
             )
+        for value in checked[name].unique():
+            if unfit(value):
+                raise ValueError(f"{source}: column {name!r} holds {value!a}, which {unfit(value)}; rename it")
         checked[name] = checked[name].astype("str")
     for name in INTEGER_COLUMNS:
         checked[name] = _as_integers(checked[name], name, source)
@@ -143,10 +149,12 @@ def read_results(paths: str | Path | Iterable[str | Path]) -> pd.DataFrame:
     for file in files:
         if not file.is_file():
             raise FileNotFoundError(f"{file}: no such result table; run the notebook or sweep that writes it first")
-        try:
-            frame = pq.read_table(file).to_pandas()
-        except pa.ArrowInvalid as error:
-            raise ValueError(f"{file}: not a parquet file ({error}); write it with write_results()") from error
+        table = read_table(file, "write it with write_results()")
+        for field in table.schema:
+            text = pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
+            if pa.types.is_list(field.type) or (text and field.name in NUMBER_COLUMNS):
+                raise ValueError(f"{file}: column {field.name!r} holds {field.type}; write it with write_results()")
+        frame = table.to_pandas(ignore_metadata=True)
         frames.append(check_results(frame, source=str(file)))
     return check_results(pd.concat(frames, ignore_index=True), source=", ".join(map(str, files)))
 

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from cytolib.data.cards import DataSet
-from cytolib.data.images import load_image
+from cytolib.data.images import check_plain, load_image
 from cytolib.data.readers.common import Entry, Reading, find_folder, image_files, other_files, read_entries
 from cytolib.data.readers.crops import cut_square, need_scratch, write_png
 from cytolib.data.readers.tables import LEFT_OUT, find_file, listed, read_rows
@@ -50,6 +50,7 @@ def read_boxes(path: Path) -> list[Box]:
         ValueError: naming the file, if it is too large, no plain UTF-8 XML, has a document type (through which XML may
             open other files or blow up in memory), or a box lacks its name or a coordinate.
     """
+    check_plain(path)
     content = path.read_bytes()
     if len(content) > _MAX_BYTES:
         raise ValueError(f"{path}: {len(content):,} bytes; an annotation has under {_MAX_BYTES:,}")

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from cytolib import run
 from cytolib.data.images import IMAGE_SUFFIXES, ImageFacts, inspect_image
 from cytolib.data.taxonomy import harmonise
+from cytolib.text import hides, printable
 
 #: Columns of ``Reading.cells``: the cell table's but for ``label`` and ``split``, and facts about the image.
 READ_COLUMNS: tuple[str, ...] = (
@@ -120,7 +121,7 @@ def entries_by_folder(folder: Path, labels: Iterable[str]) -> tuple[list[Entry],
         label = spelt.get(class_folder.name.strip().lower(), class_folder.name)
         for path in sorted(class_folder.rglob("*")):
             hidden = any(part.startswith(".") for part in path.relative_to(class_folder).parts)
-            if hidden or not path.is_file():
+            if hidden or path.is_dir():
                 continue
             if path.suffix.lower() in IMAGE_SUFFIXES:
                 entries.append(Entry(path, label))
@@ -153,7 +154,7 @@ def other_files(folder: Path) -> list[Path]:
     return [
         path
         for path in sorted(folder.iterdir())
-        if path.is_file() and path.suffix.lower() not in IMAGE_SUFFIXES and not path.name.startswith(".")
+        if not path.is_dir() and path.suffix.lower() not in IMAGE_SUFFIXES and not path.name.startswith(".")
     ]
 
 
@@ -229,11 +230,16 @@ def read_entries(
 
 def _look(path: Path) -> ImageFacts | str:
     """The facts of an image, or the sentence that refuses it, without its path: the report has a column for that."""
+    if hides(path.name):
+        return "its name has control or direction characters, or is no UTF-8; rename it"
     try:
         return inspect_image(path)
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        return error.strerror or "cannot be read"
+    except ValueError as error:
         return str(error).removeprefix(f"{path}: ")
 
 
 def _relative(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix()
+    """The path for the table; hidden characters, which only refused files have, as escapes."""
+    return printable(path.relative_to(root).as_posix())

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-import pandas as pd
-
 from cytolib.data.readers.common import Entry, Reading, class_folders, image_files, other_files, read_entries
+from cytolib.data.readers.tables import MAX_COLUMNS, check_csv
 from cytolib.data.taxonomy import CELL_TYPES
+from cytolib.text import shown, unfit
 
 #: Names that people give to the same cells. Compared in lower case, blanks and hyphens as underscores.
 SYNONYMS: Mapping[str, str] = {name: name for name in CELL_TYPES} | {
@@ -91,18 +92,20 @@ def read_csv_file(root: str | Path, file: str, *, dataset: str, progress: bool =
     root, path = Path(root), Path(root) / file
     table = _read_table(path)
     entries = []
-    for row, record in enumerate(table.to_dict("records"), start=2):  # line 1 is the header
-        where = f"{path}, line {row}"
+    for line, record in table:
+        where = f"{path}, line {line}"
         if not record["path"] or not record["label"]:
-            raise ValueError(f"{where}: path is {record['path']!r} and label is {record['label']!r}; fill in both")
+            raise ValueError(
+                f"{where}: path is {shown(record['path'])} and label is {shown(record['label'])}; fill in both"
+            )
         for name in ("path", "mask"):
             if PurePosixPath(record.get(name, "")).is_absolute() or ".." in PurePosixPath(record.get(name, "")).parts:
                 raise ValueError(
-                    f"{where}: {name} {record[name]!r} leaves the folder of the CSV file; put images below it"
+                    f"{where}: {name} {shown(record[name])} leaves the folder of the CSV file; put images below it"
                 )
         if plain(record["label"]) not in SYNONYMS:
             raise ValueError(
-                f"{where}: label {record['label']!r} is no cell type; expected one of {', '.join(CELL_TYPES)}"
+                f"{where}: label {shown(record['label'])} is no cell type; expected one of {', '.join(CELL_TYPES)}"
             )
         entries.append(
             Entry(
@@ -132,31 +135,59 @@ def csv_files(root: Path, file: str) -> list[Path]:
     """
     path = root / file
     table = _read_table(path)
-    names = [PurePosixPath(name) for column in ("path", "mask") if column in table for name in table[column] if name]
-    return [path, *(path.parent / name for name in names if not name.is_absolute() and ".." not in name.parts)]
+    names = [PurePosixPath(record.get(column) or ".") for column in ("path", "mask") for _, record in table]
+    inside = (name for name in names if name.name and not name.is_absolute() and ".." not in name.parts)
+    return [path, *(path.parent / name for name in inside)]
 
 
-def _read_table(path: Path) -> pd.DataFrame:
+def _read_table(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """Rows as (line, value of each column that is known), blanks around values left as they are."""
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: no such file; put it in the data root or set CYTOLIB_DATA to the folder above it"
         )
+    check_csv(path)
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"{path}: not a readable CSV file ({reason}); save it as UTF-8 with commas") from error
-    missing = [name for name in CSV_COLUMNS if name not in table.columns]
-    if missing or table.empty:
-        raise ValueError(
-            f"{path}: {f'columns {missing} are missing' if missing else 'it has no rows'}; expected path and label"
-        )
-    twice = table["path"].duplicated()
-    if twice.any():
-        raise ValueError(
-            f"{path}, line {int(twice.to_numpy().argmax()) + 2}: {table['path'][twice].iloc[0]} stands twice; keep one"
-        )
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            header = next(reader, [])
+            places = _places(header, path)
+            rows = [(reader.line_num, row) for row in reader if row]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path}: not a readable CSV file ({error}); save it as UTF-8 with commas") from error
+    if not rows:
+        raise ValueError(f"{path}: it has no rows; expected path and label")
+    table, seen = [], dict[str, int]()
+    for line, row in rows:
+        if len(row) != len(header):
+            raise ValueError(f"{path}, line {line}: {len(row)} values; expected {len(header)}, one a column")
+        record = {name: row[place] for name, place in places.items()}
+        for name, value in record.items():
+            if unfit(value):
+                raise ValueError(f"{path}, line {line}: {name} {shown(value)} {unfit(value)}; rename it")
+        if record["path"] and record["path"] in seen:
+            raise ValueError(f"{path}, line {line}: {record['path'][:80]} stands twice; keep one")
+        seen[record["path"]] = line
+        table.append((line, record))
     return table
+
+
+def _places(header: list[str], path: Path) -> dict[str, int]:
+    """Where the columns that are known stand; others are passed over."""
+    if not header:
+        raise ValueError(f"{path}: not a readable CSV file (its first line is empty); name the columns there")
+    if len(header) > MAX_COLUMNS:
+        raise ValueError(
+            f"{path}: {len(header):,} columns; expected at most {MAX_COLUMNS:,}, among them path and label"
+        )
+    known = (*CSV_COLUMNS, *CSV_OPTIONAL)
+    twice = [name for name in known if header.count(name) > 1]
+    if twice:
+        raise ValueError(f"{path}: the column {twice[0]!r} stands twice; keep one")
+    missing = [name for name in CSV_COLUMNS if name not in header]
+    if missing:
+        raise ValueError(f"{path}: columns {missing} are missing; expected path and label")
+    return {name: header.index(name) for name in known if name in header}
 
 
 def _scale(text: str, where: str) -> float | None:
@@ -167,5 +198,5 @@ def _scale(text: str, where: str) -> float | None:
     except ValueError:
         value = float("nan")
     if not 0 < value < float("inf"):
-        raise ValueError(f"{where}: um_per_px is {text!r}; expected micrometres a pixel, above 0, or nothing")
+        raise ValueError(f"{where}: um_per_px is {shown(text)}; expected micrometres a pixel, above 0, or nothing")
     return value

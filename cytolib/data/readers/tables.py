@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from cytolib.data.images import check_plain
 from cytolib.data.readers.common import Reading
 
+MAX_CSV_BYTES = 256_000_000  # two million cells with long paths
+MAX_COLUMNS = 1000
 LEFT_OUT = tuple[Path, str]  # a file and the sentence that says why it is not in the table
 
 
@@ -37,6 +40,17 @@ def find_file(folders: Iterable[Path], name: str, what: str) -> Path:
     raise FileNotFoundError(f"{places[0] / name}: no such file; it holds {what}, put it there from the published set")
 
 
+def check_csv(path: Path) -> None:
+    """Refuse a table of labels that no data set has, before it is in memory.
+
+    Raises:
+        FileNotFoundError, ValueError: if it is not there, no plain file, or too large.
+    """
+    size = check_plain(path)
+    if size > MAX_CSV_BYTES:
+        raise ValueError(f"{path}: {size:,} bytes; a table of cells has under {MAX_CSV_BYTES:,}")
+
+
 def read_rows(path: Path, columns: Sequence[tuple[str, ...]], key: int = 0) -> list[tuple[int, tuple[str, ...]]]:
     """Rows of a CSV file as (line, values of the wanted columns), blanks around values stripped.
 
@@ -49,10 +63,13 @@ def read_rows(path: Path, columns: Sequence[tuple[str, ...]], key: int = 0) -> l
         ValueError: naming file and line, for another encoding, missing columns, no rows, short rows, or a key that is
             empty or stands twice.
     """
+    check_csv(path)
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
             header = [name.strip().lower() for name in next(reader, [])]
+            if len(header) > MAX_COLUMNS:
+                raise ValueError(f"{path}: {len(header):,} columns; expected at most {MAX_COLUMNS:,}")
             places = [_place(header, names, path) for names in columns]
             rows = [(reader.line_num, row) for row in reader if any(value.strip() for value in row)]
     except (UnicodeDecodeError, csv.Error) as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from cytolib.data.cards import DataSet, Download
-from cytolib.data.images import ImageFacts, load_mask
+from cytolib.data.images import FORMATS, ImageFacts, check_plain, load_mask
 from cytolib.data.readers.common import Entry, Reading, find_folder, image_files, other_files, read_entries
 from cytolib.data.readers.tables import LEFT_OUT, find_file, listed, read_rows
 
@@ -64,10 +64,16 @@ def images_and_masks(folder: Path) -> tuple[dict[int, Path], dict[int, Path]]:
 def _sound_mask(image: Path, mask: Path) -> str:
     """Why the mask cannot be used; empty if it can."""
     try:
-        with Image.open(image) as file:
+        check_plain(image)
+        with Image.open(image, formats=FORMATS) as file:
             size = file.size
         height, width = load_mask(mask).shape
-    except (ValueError, OSError, SyntaxError) as error:  # a broken image is refused with the images
+    except (
+        ValueError,
+        OSError,
+        SyntaxError,
+        Image.DecompressionBombError,
+    ) as error:  # a broken image is refused with the images
         return str(error).removeprefix(f"{mask}: ")
     return "" if (width, height) == size else f"mask of {width} x {height} pixels for an image of {size[0]} x {size[1]}"
 

@@ -1,0 +1,129 @@
+"""Parquet files from elsewhere, read with limits: a few bytes may stand for terabytes, and names for code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+#: Bytes in memory that a byte of a file may become. Vectors hardly pack at all, columns of few names very well.
+MAX_RATIO = 200
+FREE_BYTES = 256_000_000  # so much may come out of any file
+MAX_TEXT = 4096  # bytes of one text: a path
+_MAX_METADATA_BYTES, _MAX_METADATA_ENTRIES = 1_000_000, 200_000
+_WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT64": 8, "DOUBLE": 8, "INT96": 12, "BYTE_ARRAY": 4}
+_TYPES = (
+    pa.types.is_string,
+    pa.types.is_large_string,
+    pa.types.is_integer,
+    pa.types.is_floating,
+    pa.types.is_boolean,
+    pa.types.is_null,
+)
+
+
+def read_table(path: Path, mend: str) -> pa.Table:
+    """The columns of a parquet file: texts, numbers, truth values, and lists of numbers; every value checked.
+
+    Args:
+        path: the file, which is there.
+        mend: what to do about a bad file, for the end of a sentence.
+
+    Raises:
+        ValueError: in one sentence that names the file, if it is damaged, has columns of another kind, a text that is
+            no UTF-8 or too long, or would take far more memory than its size suggests.
+    """
+    try:
+        with _opened(path) as file:
+            schema, metadata = file.schema_arrow, file.metadata
+        _check_schema(schema, path, mend)
+        _check_size(metadata, path, mend)
+        texts = [field.name for field in schema if _is_text(field.type)]
+        # Texts stay behind their dictionary until their lengths are known: one long text may stand a million times.
+        with _opened(path, read_dictionary=texts, metadata=metadata) as file:
+            table = file.read()
+        for name in dict.fromkeys(texts):
+            for place in table.schema.get_all_field_indices(name):
+                _check_texts(table.column(place), name, path, mend)
+        table = table.cast(schema)
+        table.validate(full=True)
+    except pa.ArrowCancelled:
+        raise
+    except (pa.ArrowException, OSError, OverflowError, MemoryError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a readable parquet file ({_reason(error)}); {mend}") from error
+    return table
+
+
+def metadata_of(table: pa.Table, path: Path, mend: str) -> dict[str, str]:
+    """The text metadata of a table, without what Arrow keeps there for itself.
+
+    Raises:
+        ValueError: naming the file, where they are no UTF-8.
+    """
+    try:
+        found = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: its metadata are no UTF-8 text; {mend}") from error
+    found.pop("ARROW:schema", None)
+    return found
+
+
+def _opened(path: Path, **options: Any) -> pq.ParquetFile:
+    return pq.ParquetFile(
+        path,
+        page_checksum_verification=True,
+        thrift_string_size_limit=_MAX_METADATA_BYTES,
+        thrift_container_size_limit=_MAX_METADATA_ENTRIES,
+        **options,
+    )
+
+
+def _is_text(type_: pa.DataType) -> bool:
+    return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_))
+
+
+def _check_schema(schema: pa.Schema, path: Path, mend: str) -> None:
+    for field in schema:
+        lists = (pa.types.is_list, pa.types.is_fixed_size_list)
+        inner = field.type.value_type if any(is_list(field.type) for is_list in lists) else field.type
+        foreign = b"ARROW:extension:name" in (field.metadata or {})
+        if foreign or not any(is_type(inner) for is_type in _TYPES) or (inner != field.type and _is_text(inner)):
+            kind = "of a type that names code" if foreign else f"of type {str(field.type)[:60]}"
+            raise ValueError(
+                f"{path}: column {field.name[:60]!r} is {kind}; expected texts, numbers or lists of numbers; {mend}"
+            )
+
+
+def _check_size(metadata: Any, path: Path, mend: str) -> None:
+    size, total = path.stat().st_size, 0
+    for k in range(metadata.num_row_groups):
+        group = metadata.row_group(k)
+        for c in range(group.num_columns):
+            column = group.column(c)
+            width = _WIDTHS.get(column.physical_type) or max(1, metadata.schema.column(c).length)
+            if column.num_values < 0 or group.num_rows < 0:
+                raise ValueError(f"{path}: it announces a negative number of rows; {mend}")
+            total += max(column.num_values * width, group.num_rows, column.total_uncompressed_size)
+    if max(total, metadata.num_rows) > max(FREE_BYTES, MAX_RATIO * size):
+        raise ValueError(f"{path}: its {size:,} bytes would become {total:,} in memory, as a bomb's do; {mend}")
+
+
+def _check_texts(column: pa.ChunkedArray, name: str, path: Path, mend: str) -> None:
+    total = 0
+    for chunk in column.chunks:
+        lengths = pc.binary_length(chunk.dictionary)
+        longest = pc.max(lengths).as_py() or 0
+        if longest > MAX_TEXT:
+            raise ValueError(
+                f"{path}: column {name[:60]!r} has a text of {longest:,} bytes; expected at most {MAX_TEXT}; {mend}"
+            )
+        total += pc.sum(lengths.take(chunk.indices)).as_py() or 0
+    if total > max(FREE_BYTES, MAX_RATIO * path.stat().st_size):
+        raise ValueError(f"{path}: column {name[:60]!r} would become {total:,} bytes, as a bomb's do; {mend}")
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(str(error).split())[:160] or type(error).__name__

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
@@ -12,12 +14,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}(\.[^.]*)?(\.old)?", re.DOTALL)
+FULL_BYTES = 64_000  # free bytes below which a failed write is taken for a full disk
+
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` (same suffix); on success it replaces ``path``, on error it is removed.
 
     What is written may be a file or a folder; a folder replaces an existing folder as a whole.
+
+    Raises:
+        OSError: "No space left on device" with the path, where that is why the block failed, whatever it raised: torch
+            and others say something else.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -30,12 +39,34 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
+        full = isinstance(error, Exception) and not isinstance(error, OSError) and _is_full(path.parent)
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
+        if full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         raise
+
+
+def _is_full(folder: Path) -> bool:
+    return shutil.disk_usage(folder).free < FULL_BYTES
+
+
+def remove(path: Path) -> None:
+    """Remove whatever stands there: a file, a link (not what it leads to), a folder with all in it, or nothing."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what killed processes left of unfinished ``atomic_path`` blocks in a folder that nobody writes to now."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if _TEMPORARY.fullmatch(path.name):
+            remove(path)
 
 
 def _replace_folder(new: Path, path: Path) -> None:

@@ -11,18 +11,18 @@ import fcntl
 import json
 import os
 import secrets
-import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from cytolib.run.artefacts import sha256, write_json
+from cytolib.run.artefacts import remove, remove_temporaries, sha256, write_json
 from cytolib.run.kernels import Children, stage_environment
 from cytolib.run.manifest import EXECUTORS, NAME, expected_key, input_sha256, read_manifest
+from cytolib.run.processes import kill_marked
 from cytolib.run.runners import run_notebook, run_script
-from cytolib.run.stage import CHECKPOINTS, PUBLICATION, REQUEST, hash_outputs
+from cytolib.run.stage import CHECKPOINTS, FOLDER_VARIABLE, PUBLICATION, REQUEST, hash_outputs
 from cytolib.run.stages import Chain, StageSpec
 
 FAILURE = ".failure.json"
@@ -76,32 +76,45 @@ def execute_stage(
         StageError: for anything but a complete, published and verified execution. No manifest stands then.
     """
     folder = run_folder.resolve() / spec.name
-    (folder / NAME).unlink(missing_ok=True)
+    remove(folder / NAME)
     lock = folder.parent / ".pipeline" / "locks" / spec.name
     try:
         with exclusive(lock, f"stage {spec.name}: another process is executing it in {folder}", wait_s=10):
-            (folder / NAME).unlink(missing_ok=True)
+            remove(folder / NAME)
+            kill_marked(FOLDER_VARIABLE, str(folder))  # orphans of a killed execution still write here
             _clear(folder)
             manifest = _execute(spec, folder, parameters, chain, threads or spec.threads, cell_timeout_s)
+            write_json(manifest, folder / NAME)
     except StageError as error:
-        write_json({"stage": spec.name, "message": str(error), "time": time.time()}, folder / FAILURE)
+        _note_failure(spec, folder, str(error))
         raise
     except BlockingIOError as error:
         raise StageError(str(error)) from None
-    write_json(manifest, folder / NAME)
+    except OSError as error:  # a full disk, above all
+        message = f"stage {spec.name}: {error}"
+        _note_failure(spec, folder, message)
+        raise StageError(message) from error
     return manifest
 
 
-def _clear(folder: Path) -> None:
+def _clear(folder: Path, keep: tuple[str, ...] = ()) -> None:
     """Remove what earlier executions left, so that nothing old is taken for new; checkpoints stay."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():
-        if path.name == CHECKPOINTS:
-            continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+        if path.name not in (CHECKPOINTS, *keep):
+            remove(path)
+    remove_temporaries(folder / CHECKPOINTS)
+
+
+def _note_failure(spec: StageSpec, folder: Path, message: str) -> None:
+    """Keep the reason for ``cytolib status``; on a full disk, what the stage has written is of no use and makes room."""
+    note = {"stage": spec.name, "message": message, "time": time.time()}
+    try:
+        write_json(note, folder / FAILURE)
+    except OSError:
+        _clear(folder, keep=("log.txt", "failed.ipynb"))
+        with suppress(OSError):  # the message is raised all the same
+            write_json(note, folder / FAILURE)
 
 
 def _execute(
@@ -112,12 +125,13 @@ def _execute(
     request = {"stage": spec.name, "token": token, "parameters": parameters, "needs": list(spec.needs)}
     write_json(request, folder / REQUEST)
     environment = stage_environment(folder, token, threads)
-    started = time.time()
+    started, start = time.gmtime(), time.monotonic()
     with Children() as children:
         if spec.kind == "notebook":
             error = run_notebook(chain.notebook(spec), folder, parameters, environment, limit_s)
         else:
             error = run_script(spec.entry, folder, environment, limit_s)
+    kill_marked(FOLDER_VARIABLE, str(folder))  # workers of a killed kernel, which has left them to the system
     where = folder / ("failed.ipynb" if spec.kind == "notebook" else "log.txt")
     error = error or _publication_error(folder, spec, token, key, parameters, chain)
     if error:
@@ -130,8 +144,8 @@ def _execute(
         "key": key,
         "parameters": parameters,
         "needs": list(spec.needs),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-        "wall_seconds": round(time.time() - started, 3),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", started),
+        "wall_seconds": round(time.monotonic() - start, 3),
         "peak_memory_bytes": children.peak_bytes,
     }
     if spec.kind == "notebook":

@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cytolib.run.processes import PARENT_VARIABLE
 from cytolib.run.stage import FOLDER_VARIABLE, TOKEN_VARIABLE
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def stage_environment(folder: Path, token: str, threads: int) -> dict[str, str]:
     environment |= {
         FOLDER_VARIABLE: str(folder),
         TOKEN_VARIABLE: token,
+        PARENT_VARIABLE: str(os.getpid()),
         "HF_MODULES_CACHE": str(hidden / "hf_modules" / folder.name),
         "IPYTHONDIR": str(ipython),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
@@ -135,18 +137,3 @@ def _own_bytes(process: Any) -> int:
     """Memory of one process, pages that several share counted once between them (PSS), where the system tells it."""
     full = process.memory_full_info()
     return int(getattr(full, "pss", 0) or full.rss)
-
-
-def kill_descendants(pid: int | None = None) -> None:
-    """Kill every process below ``pid`` (this process for None)."""
-    import psutil
-
-    try:
-        children = psutil.Process(pid).children(recursive=True)
-    except psutil.Error:
-        return
-    for child in children:
-        try:
-            child.kill()
-        except psutil.Error:
-            continue

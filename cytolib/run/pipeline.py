@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from cytolib.run.artefacts import FULL_BYTES, remove
 from cytolib.run.config import RunConfig, read_config
-from cytolib.run.kernels import kill_descendants
 from cytolib.run.manifest import NAME, previous_manifest, stale_stages
 from cytolib.run.paths import root, runs_root
+from cytolib.run.processes import RUN_VARIABLE, identity, kill_descendants, kill_marked
 from cytolib.run.stages import Chain
 
 Say = Callable[[str], None]
@@ -62,12 +66,15 @@ def run_pipeline(
     config = read_config(config_path, chain)
     run_folder = (runs_root() / config.run).resolve()
     refusal = f"{run_folder}: another `cytolib run` is at work on this run; wait for it or give the run another name"
+    _check_writable(run_folder)
     with exclusive(run_folder / ".pipeline" / "locks" / "run", refusal):
+        kill_marked(RUN_VARIABLE, str(run_folder))  # orphans of a run that was killed, as we hold its lock
         _restore(run_folder, chain)
         reasons = stale_stages(chain, run_folder, config.parameters, until, force)
         stale = tuple(name for name, why in reasons.items() if why)
         if stale:
             started = time.monotonic()
+            (run_folder / "index.html").unlink(missing_ok=True)  # it would tell of what is about to change
             _say_stale(reasons, run_folder, say)
             code = _run_snakemake(config, run_folder, chain, stale, force, cores, cell_timeout_s, tuple(reasons), say)
             reasons = stale_stages(chain, run_folder, config.parameters, until)
@@ -78,6 +85,17 @@ def run_pipeline(
             say(f"nothing to do: {len(reasons)} stages of run {config.run} verified\n")
         _say_results(run_folder, tuple(reasons), config.parameters, bool(stale), say)
     return 0
+
+
+def _check_writable(run_folder: Path) -> None:
+    try:
+        run_folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=run_folder):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"{run_folder}: runs cannot be written there ({error.strerror}); set CYTOLIB_RUNS to a folder that can be"
+        ) from None
 
 
 def _say_stale(reasons: dict[str, list[str]], run_folder: Path, say: Say) -> None:
@@ -101,13 +119,10 @@ def _run_snakemake(
     wanted: tuple[str, ...],
     say: Say,
 ) -> int:
-    import psutil
-
     from cytolib.run.plan import Plan
 
-    me = psutil.Process()
-    plan = Plan(run_folder, chain, config.parameters, stale, tuple(force), (me.pid, me.create_time()), cell_timeout_s)
-    _prepare(plan)
+    me = os.getpid(), identity(os.getpid())
+    plan = Plan(run_folder, chain, config.parameters, stale, tuple(force), me, cell_timeout_s)
     hidden = plan.file.parent
     command = [
         *(sys.executable, "-m", "snakemake", "--snakefile", str(root() / "workflow" / "Snakefile")),
@@ -116,18 +131,22 @@ def _run_snakemake(
         *("--forcerun", *(f"../{name}/{NAME}" for name in stale)),
         *("--", *(f"../{name}/{NAME}" for name in stale)),
     ]
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    with open(hidden / "snakemake.log", "wb") as log:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
-        )
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", RUN_VARIABLE: str(run_folder)}
+    process = None
+    with _terminable():
         try:
-            with _terminable():
-                return _follow(process, plan.events, wanted, say)
+            _prepare(plan)
+            with open(hidden / "snakemake.log", "wb") as log:
+                process = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+                )
+            return _follow(process, plan.events, wanted, say)
         finally:
-            kill_descendants(process.pid)
-            process.kill()
-            process.wait()
+            if process is not None:
+                kill_descendants(process.pid)
+                process.kill()
+                process.wait()
+                kill_marked(RUN_VARIABLE, str(run_folder))  # where Snakemake was killed, nothing leads to its jobs
             plan.file.unlink(missing_ok=True)
             _restore(run_folder, chain)
 
@@ -137,6 +156,7 @@ def _prepare(plan: Any) -> None:
     hidden = plan.file.parent
     for old in (*hidden.glob("plan-*.json"), *hidden.glob("events-*.jsonl")):
         old.unlink(missing_ok=True)
+    shutil.rmtree(hidden / ".snakemake", ignore_errors=True)  # its memory is not asked, and a killed one may be torn
     for name in plan.stale:
         manifest = plan.run_folder / name / NAME
         if manifest.is_file() and name not in plan.forced:
@@ -144,7 +164,7 @@ def _prepare(plan: Any) -> None:
             aside.parent.mkdir(parents=True, exist_ok=True)
             os.replace(manifest, aside)
         else:
-            manifest.unlink(missing_ok=True)
+            remove(manifest)
     plan.write()
     plan.events.touch()
 
@@ -155,7 +175,7 @@ def _restore(run_folder: Path, chain: Chain) -> None:
         aside, manifest = previous_manifest(run_folder, name), run_folder / name / NAME
         if aside.is_file() and not manifest.exists():
             os.replace(aside, manifest)
-        aside.unlink(missing_ok=True)
+        remove(aside)
 
 
 class _terminable:  # noqa: N801 (used as a with-block)
@@ -179,13 +199,15 @@ def _follow(process: subprocess.Popen[bytes], events: Path, wanted: tuple[str, .
     """Print a line for each stage while Snakemake runs; returns its exit code."""
     from cytolib.run.stage import size_text
 
-    open_line = ""
-    with open(events, encoding="utf-8") as file:
+    open_line = rest = ""
+    running: list[str] = []
+    with open(events, encoding="utf-8", errors="replace") as file:
         while True:
             ended = process.poll() is not None
-            for line in file.readlines():
-                event = json.loads(line)
+            *lines, rest = (rest + file.read()).split("\n")
+            for event in _events(lines):
                 name = event["stage"]
+                running = [other for other in running if other != name]
                 head = f"[{wanted.index(name) + 1}/{len(wanted)}] {name} ..."
                 if open_line and (open_line != name or event["event"] == "started"):
                     say("\n")
@@ -194,6 +216,7 @@ def _follow(process: subprocess.Popen[bytes], events: Path, wanted: tuple[str, .
                 open_line = ""
                 if event["event"] == "started":
                     open_line = name
+                    running.append(name)
                 elif event["event"] == "done":
                     say(f" {event['seconds']:.0f} s, {size_text(event['memory'])}\n")
                 elif event["event"] == "kept":
@@ -201,10 +224,20 @@ def _follow(process: subprocess.Popen[bytes], events: Path, wanted: tuple[str, .
                 else:
                     say(f" failed\n{event['message']}\n")
             if ended:
-                if open_line:
-                    say("\n")
+                say("\n" if open_line else "")
+                if process.returncode < 0:
+                    say(f"Snakemake was ended by signal {-process.returncode}\n")
+                for name in running:
+                    say(f"stage {name} ended without a word: it was killed, or memory or room on the disk ran out\n")
                 return process.returncode
             time.sleep(0.2)
+
+
+def _events(lines: list[str]) -> Iterator[dict[str, Any]]:
+    """The events of these lines; a line that is none was cut off by a full disk, and its stage says nothing."""
+    for line in lines:
+        with suppress(ValueError):
+            yield json.loads(line)
 
 
 def _verified(code: int, reasons: dict[str, list[str]], run_folder: Path, say: Say) -> bool:
@@ -212,6 +245,8 @@ def _verified(code: int, reasons: dict[str, list[str]], run_folder: Path, say: S
     if not stale and code == 0:
         return True
     log = run_folder / ".pipeline" / "snakemake.log"
+    if shutil.disk_usage(run_folder).free < FULL_BYTES:
+        say(f"{run_folder}: No space left on device; make room there\n")
     changed = [f"{name}: {reasons[name][0]}" for name in stale if (run_folder / name / NAME).is_file()]
     if changed and code == 0:
         say(f"changed while it ran: {changed[0]}\n")

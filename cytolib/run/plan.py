@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cytolib.run.artefacts import write_json
 from cytolib.run.execute import StageError, execute_stage
-from cytolib.run.kernels import kill_descendants
 from cytolib.run.manifest import NAME, previous_manifest, verify
+from cytolib.run.processes import end_when, identity, kill_descendants, kill_marked
+from cytolib.run.stage import FOLDER_VARIABLE
 from cytolib.run.stages import Chain, chain_from_json
 
 HIDDEN = ".pipeline"
@@ -29,7 +28,7 @@ class Plan:
         parameters: effective parameters of every stage.
         stale: stages to execute, in order.
         forced: those of them that are executed even if nothing changed.
-        runner: pid and start time of the process that called; its jobs end with it.
+        runner: pid and identity of the process that called; its jobs end with it.
         cell_timeout_s: longest time of a cell, or None.
     """
 
@@ -38,7 +37,7 @@ class Plan:
     parameters: dict[str, dict[str, Any]]
     stale: tuple[str, ...]
     forced: tuple[str, ...]
-    runner: tuple[int, float]
+    runner: tuple[int, str | None]
     cell_timeout_s: int | None = None
 
     @property
@@ -89,7 +88,7 @@ def read_plan(path: Path) -> Plan:
         parameters=values["parameters"],
         stale=tuple(values["stale"]),
         forced=tuple(values["forced"]),
-        runner=(int(values["runner"][0]), float(values["runner"][1])),
+        runner=(int(values["runner"][0]), values["runner"][1]),
         cell_timeout_s=values["cell_timeout_s"],
     )
 
@@ -102,7 +101,7 @@ def run_planned_stage(path: Path, name: str, threads: int | None = None) -> None
     """
     plan = read_plan(path)
     spec, parameters = plan.chain[name], plan.parameters[name]
-    _end_with(plan.runner)
+    _end_with(plan.runner, plan.run_folder / name)
     manifest, previous = plan.run_folder / name / NAME, previous_manifest(plan.run_folder, name)
     if name not in plan.forced and previous.is_file():
         os.replace(previous, manifest)
@@ -121,19 +120,15 @@ def run_planned_stage(path: Path, name: str, threads: int | None = None) -> None
     plan.report("done", name, seconds=done["wall_seconds"], memory=done["peak_memory_bytes"])
 
 
-def _end_with(runner: tuple[int, float]) -> None:
-    """End this process and its kernels when the runner is gone, even by kill -9; Snakemake alone would go on."""
-    import psutil
+def _end_with(runner: tuple[int, str | None], folder: Path) -> None:
+    """End this process and all of its stage when the runner is gone, even by kill -9, or Snakemake, its parent."""
+    parent = os.getppid()
 
-    def watch() -> None:
-        while True:
-            try:
-                alive = psutil.Process(runner[0]).create_time() == runner[1]
-            except psutil.Error:
-                alive = False
-            if not alive:
-                kill_descendants()
-                os._exit(1)
-            time.sleep(0.5)
+    def gone() -> bool:
+        return os.getppid() != parent or identity(runner[0]) != runner[1]
 
-    threading.Thread(target=watch, daemon=True).start()
+    def end_stage() -> None:
+        kill_descendants()
+        kill_marked(FOLDER_VARIABLE, str(folder))
+
+    end_when(gone, end_stage)

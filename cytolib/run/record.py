@@ -19,7 +19,9 @@ PACKAGES = (
     *("torch", "torchvision", "timm", "diffusers"),
 )
 # the runner's own modules: they move files and hashes about and cannot change a result
-RUNNER_ONLY = {f"cytolib.run.{name}" for name in ("external", "manifest", "record", "script", "sources", "stages")}
+RUNNER_ONLY = {
+    f"cytolib.run.{name}" for name in ("external", "manifest", "processes", "record", "script", "sources", "stages")
+}
 
 
 def loaded_modules() -> dict[str, str]:

@@ -8,11 +8,14 @@ import os
 import sys
 from pathlib import Path
 
+from cytolib.run.processes import PARENT_VARIABLE, end_when, kill_descendants
 from cytolib.run.stage import FOLDER_VARIABLE, REQUEST, Stage
 
 
 def main(entry: str) -> None:
     """Call the function with its stage and parameters, and publish unless it has done so itself."""
+    parent = int(os.environ[PARENT_VARIABLE])
+    end_when(lambda: os.getppid() != parent, kill_descendants)  # as a kernel does when papermill is killed
     request = json.loads((Path(os.environ[FOLDER_VARIABLE]) / REQUEST).read_text(encoding="utf-8"))
     module, _, function = entry.partition(":")
     stage = Stage(request["stage"], **request["parameters"])

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from cytolib.run.artefacts import sha256, write_json
+from cytolib.run.failure import Failure
 from cytolib.run.kernels import Children, stage_environment
 from cytolib.run.manifest import EXECUTORS, NAME, expected_key, input_sha256, read_manifest
-from cytolib.run.runners import run_notebook, run_script
+from cytolib.run.runners import run_notebook, run_script, shown_path
 from cytolib.run.stage import CHECKPOINTS, PUBLICATION, REQUEST, hash_outputs
 from cytolib.run.stages import Chain, StageSpec
 
@@ -29,7 +30,17 @@ FAILURE = ".failure.json"
 
 
 class StageError(RuntimeError):
-    """A stage did not finish; the message is one sentence."""
+    """A stage did not finish; the message is one sentence.
+
+    Attributes:
+        failure: the parts of it and what else there is to say; None where no execution began.
+        detail: lines to show below the message.
+    """
+
+    def __init__(self, message: str, failure: Failure | None = None, peak_bytes: int = 0) -> None:
+        super().__init__(message)
+        self.failure = failure
+        self.detail = failure.lines(peak_bytes) if failure else ()
 
 
 @contextmanager
@@ -84,12 +95,19 @@ def execute_stage(
             _clear(folder)
             manifest = _execute(spec, folder, parameters, chain, threads or spec.threads, cell_timeout_s)
     except StageError as error:
-        write_json({"stage": spec.name, "message": str(error), "time": time.time()}, folder / FAILURE)
+        write_json(_failure_record(spec.name, error), folder / FAILURE)
         raise
     except BlockingIOError as error:
         raise StageError(str(error)) from None
     write_json(manifest, folder / NAME)
     return manifest
+
+
+def _failure_record(stage: str, error: StageError) -> dict[str, Any]:
+    """What stays of a failure, for ``cytolib status``."""
+    failure = error.failure or Failure(str(error))
+    said = {"error": failure.error, "place": failure.place, "code": failure.code, "detail": list(error.detail)}
+    return {"stage": stage, "message": str(error), "time": time.time(), **said}
 
 
 def _clear(folder: Path) -> None:
@@ -115,13 +133,15 @@ def _execute(
     started = time.time()
     with Children() as children:
         if spec.kind == "notebook":
-            error = run_notebook(chain.notebook(spec), folder, parameters, environment, limit_s)
+            failure = run_notebook(chain.notebook(spec), folder, parameters, environment, limit_s)
         else:
-            error = run_script(spec.entry, folder, environment, limit_s)
+            failure = run_script(spec.entry, folder, environment, limit_s)
     where = folder / ("failed.ipynb" if spec.kind == "notebook" else "log.txt")
-    error = error or _publication_error(folder, spec, token, key, parameters, chain)
-    if error:
-        raise StageError(f"stage {spec.name}: {error}; see {where}")
+    if failure is None and (unproven := _publication_error(folder, spec, token, key, parameters, chain)):
+        detail = (f"in {shown_path(chain.notebook(spec))}",) if spec.kind == "notebook" else ()
+        failure = Failure(unproven, detail=detail)
+    if failure:
+        raise StageError(f"stage {spec.name}: {failure.message}; see {where}", failure, children.peak_bytes)
     record = json.loads((folder / PUBLICATION).read_text(encoding="utf-8"))
     record.pop("token")
     manifest = {
@@ -153,7 +173,8 @@ def _publication_error(
             return "its publication is not of this execution"
         outputs, inputs = record["outputs"], record["inputs"]
     except FileNotFoundError:
-        return "it ended without stage.publish(), which belongs in its last cell"
+        last = ", which belongs in its last cell" if spec.kind == "notebook" else ": does it call sys.exit()?"
+        return f"it ended without stage.publish(){last}"
     except (OSError, ValueError, KeyError, TypeError):
         return "its publication cannot be read"
     try:

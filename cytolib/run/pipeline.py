@@ -7,24 +7,22 @@ after, its triggers are off but for the stages named to it, and the lock is one 
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cytolib.run.config import RunConfig, read_config
+from cytolib.run.follow import Follower, Say, follow
 from cytolib.run.kernels import kill_descendants
 from cytolib.run.manifest import NAME, previous_manifest, stale_stages
 from cytolib.run.paths import root, runs_root
 from cytolib.run.stages import Chain
-
-Say = Callable[[str], None]
 
 
 def run_pipeline(
@@ -54,6 +52,7 @@ def run_pipeline(
     """
     from cytolib.run.execute import exclusive
 
+    live = say is None and sys.stdout.isatty()
     chain, say = chain or Chain(), say or (lambda text: print(text, end="", flush=True))
     for name in (*force, *([until] if until else [])):
         _ = chain[name]
@@ -69,7 +68,9 @@ def run_pipeline(
         if stale:
             started = time.monotonic()
             _say_stale(reasons, run_folder, say)
-            code = _run_snakemake(config, run_folder, chain, stale, force, cores, cell_timeout_s, tuple(reasons), say)
+            code = _run_snakemake(
+                config, run_folder, chain, stale, force, cores, cell_timeout_s, tuple(reasons), say, live
+            )
             reasons = stale_stages(chain, run_folder, config.parameters, until)
             if not _verified(code, reasons, run_folder, say):
                 return 1
@@ -100,6 +101,7 @@ def _run_snakemake(
     cell_timeout_s: int | None,
     wanted: tuple[str, ...],
     say: Say,
+    live: bool,
 ) -> int:
     import psutil
 
@@ -123,7 +125,7 @@ def _run_snakemake(
         )
         try:
             with _terminable():
-                return _follow(process, plan.events, wanted, say)
+                return follow(process, plan.events, Follower(run_folder, wanted, say, live=live))
         finally:
             kill_descendants(process.pid)
             process.kill()
@@ -173,38 +175,6 @@ class _terminable:  # noqa: N801 (used as a with-block)
 
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
-
-
-def _follow(process: subprocess.Popen[bytes], events: Path, wanted: tuple[str, ...], say: Say) -> int:
-    """Print a line for each stage while Snakemake runs; returns its exit code."""
-    from cytolib.run.stage import size_text
-
-    open_line = ""
-    with open(events, encoding="utf-8") as file:
-        while True:
-            ended = process.poll() is not None
-            for line in file.readlines():
-                event = json.loads(line)
-                name = event["stage"]
-                head = f"[{wanted.index(name) + 1}/{len(wanted)}] {name} ..."
-                if open_line and (open_line != name or event["event"] == "started"):
-                    say("\n")
-                if open_line != name:
-                    say(head)
-                open_line = ""
-                if event["event"] == "started":
-                    open_line = name
-                elif event["event"] == "done":
-                    say(f" {event['seconds']:.0f} s, {size_text(event['memory'])}\n")
-                elif event["event"] == "kept":
-                    say(" unchanged, its inputs came out the same\n")
-                else:
-                    say(f" failed\n{event['message']}\n")
-            if ended:
-                if open_line:
-                    say("\n")
-                return process.returncode
-            time.sleep(0.2)
 
 
 def _verified(code: int, reasons: dict[str, list[str]], run_folder: Path, say: Say) -> bool:

@@ -49,10 +49,14 @@ def _parser() -> argparse.ArgumentParser:
 
     status = commands.add_parser("status", parents=[common], help="say of each stage whether it is done, or why not")
     status.set_defaults(do=_status)
-    status.add_argument("--config", type=Path, default=Path("configs/default.yaml"), metavar="FILE")
+    status.add_argument("--config", type=Path, metavar="FILE", help="default: configs/default.yaml")
+    status.add_argument("--run", metavar="NAME", help="a run by its name, with the parameters that it was made with")
+    status.add_argument("--why", action="store_true", help="every reason for which a stage is stale")
+    status.add_argument("--json", action="store_true", help="everything, as JSON")
 
     doctor = commands.add_parser("doctor", parents=[common], help="check this machine and say how to mend it")
     doctor.set_defaults(do=_doctor)
+    doctor.add_argument("--json", action="store_true", help="the findings as JSON")
 
     figures = commands.add_parser("figures", parents=[common], help="draw every figure anew from stored tables")
     figures.set_defaults(do=_figures)
@@ -124,17 +128,17 @@ def _stage(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from cytolib.run.status import status_lines
+    from cytolib.run.status import run_status, status_lines
 
-    lines, done = status_lines(options.config)
-    print("\n".join(lines))
-    return 0 if done else 1
+    status = run_status(options.config, options.run)
+    print(status.as_json() if options.json else "\n".join(status_lines(status, why=options.why)))
+    return 0 if status.done else 1
 
 
 def _doctor(options: argparse.Namespace) -> int:
     from cytolib.run.doctor import doctor
 
-    return doctor()
+    return doctor(as_json=options.json)
 
 
 def _figures(options: argparse.Namespace) -> int:

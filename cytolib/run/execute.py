@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from cytolib.run.artefacts import remove, remove_temporaries, sha256, write_json
+from cytolib.run.failure import Failure
 from cytolib.run.kernels import Children, stage_environment
 from cytolib.run.manifest import EXECUTORS, NAME, expected_key, input_sha256, read_manifest
 from cytolib.run.processes import kill_marked
-from cytolib.run.runners import run_notebook, run_script
+from cytolib.run.runners import run_notebook, run_script, shown_path
 from cytolib.run.stage import CHECKPOINTS, FOLDER_VARIABLE, PUBLICATION, REQUEST, hash_outputs
 from cytolib.run.stages import Chain, StageSpec
 
@@ -29,7 +30,17 @@ FAILURE = ".failure.json"
 
 
 class StageError(RuntimeError):
-    """A stage did not finish; the message is one sentence."""
+    """A stage did not finish; the message is one sentence.
+
+    Attributes:
+        failure: the parts of it and what else there is to say; None where no execution began.
+        detail: lines to show below the message.
+    """
+
+    def __init__(self, message: str, failure: Failure | None = None, peak_bytes: int = 0) -> None:
+        super().__init__(message)
+        self.failure = failure
+        self.detail = failure.lines(peak_bytes) if failure else ()
 
 
 @contextmanager
@@ -86,14 +97,14 @@ def execute_stage(
             manifest = _execute(spec, folder, parameters, chain, threads or spec.threads, cell_timeout_s)
             write_json(manifest, folder / NAME)
     except StageError as error:
-        _note_failure(spec, folder, str(error))
+        _note_failure(spec, folder, error)
         raise
     except BlockingIOError as error:
         raise StageError(str(error)) from None
     except OSError as error:  # a full disk, above all
-        message = f"stage {spec.name}: {error}"
-        _note_failure(spec, folder, message)
-        raise StageError(message) from error
+        failed = StageError(f"stage {spec.name}: {error}")
+        _note_failure(spec, folder, failed)
+        raise failed from error
     return manifest
 
 
@@ -106,9 +117,11 @@ def _clear(folder: Path, keep: tuple[str, ...] = ()) -> None:
     remove_temporaries(folder / CHECKPOINTS)
 
 
-def _note_failure(spec: StageSpec, folder: Path, message: str) -> None:
-    """Keep the reason for ``cytolib status``; on a full disk, what the stage has written is of no use and makes room."""
-    note = {"stage": spec.name, "message": message, "time": time.time()}
+def _note_failure(spec: StageSpec, folder: Path, error: StageError) -> None:
+    """Keep the reason for ``cytolib status``; on a full disk, what the stage wrote is of no use and makes room."""
+    failure = error.failure or Failure(str(error))
+    said = {"error": failure.error, "place": failure.place, "code": failure.code, "detail": list(error.detail)}
+    note = {"stage": spec.name, "message": str(error), "time": time.time(), **said}
     try:
         write_json(note, folder / FAILURE)
     except OSError:
@@ -128,14 +141,16 @@ def _execute(
     started, start = time.gmtime(), time.monotonic()
     with Children() as children:
         if spec.kind == "notebook":
-            error = run_notebook(chain.notebook(spec), folder, parameters, environment, limit_s)
+            failure = run_notebook(chain.notebook(spec), folder, parameters, environment, limit_s)
         else:
-            error = run_script(spec.entry, folder, environment, limit_s)
+            failure = run_script(spec.entry, folder, environment, limit_s)
     kill_marked(FOLDER_VARIABLE, str(folder))  # workers of a killed kernel, which has left them to the system
     where = folder / ("failed.ipynb" if spec.kind == "notebook" else "log.txt")
-    error = error or _publication_error(folder, spec, token, key, parameters, chain)
-    if error:
-        raise StageError(f"stage {spec.name}: {error}; see {where}")
+    if failure is None and (unproven := _publication_error(folder, spec, token, key, parameters, chain)):
+        detail = (f"in {shown_path(chain.notebook(spec))}",) if spec.kind == "notebook" else ()
+        failure = Failure(unproven, detail=detail)
+    if failure:
+        raise StageError(f"stage {spec.name}: {failure.message}; see {where}", failure, children.peak_bytes)
     record = json.loads((folder / PUBLICATION).read_text(encoding="utf-8"))
     record.pop("token")
     manifest = {
@@ -167,7 +182,8 @@ def _publication_error(
             return "its publication is not of this execution"
         outputs, inputs = record["outputs"], record["inputs"]
     except FileNotFoundError:
-        return "it ended without stage.publish(), which belongs in its last cell"
+        last = ", which belongs in its last cell" if spec.kind == "notebook" else ": does it call sys.exit()?"
+        return f"it ended without stage.publish(){last}"
     except (OSError, ValueError, KeyError, TypeError):
         return "its publication cannot be read"
     try:

@@ -7,7 +7,6 @@ after, its triggers are off but for the stages named to it, and the lock is one 
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -16,19 +15,17 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cytolib.run.artefacts import FULL_BYTES, remove
 from cytolib.run.config import RunConfig, read_config
+from cytolib.run.follow import Follower, Say, follow
 from cytolib.run.manifest import NAME, previous_manifest, stale_stages
 from cytolib.run.paths import root, runs_root
 from cytolib.run.processes import RUN_VARIABLE, identity, kill_descendants, kill_marked
 from cytolib.run.stages import Chain
-
-Say = Callable[[str], None]
 
 
 def run_pipeline(
@@ -58,6 +55,7 @@ def run_pipeline(
     """
     from cytolib.run.execute import exclusive
 
+    live = say is None and sys.stdout.isatty()
     chain, say = chain or Chain(), say or (lambda text: print(text, end="", flush=True))
     for name in (*force, *([until] if until else [])):
         _ = chain[name]
@@ -76,7 +74,9 @@ def run_pipeline(
             started = time.monotonic()
             (run_folder / "index.html").unlink(missing_ok=True)  # it would tell of what is about to change
             _say_stale(reasons, run_folder, say)
-            code = _run_snakemake(config, run_folder, chain, stale, force, cores, cell_timeout_s, tuple(reasons), say)
+            code = _run_snakemake(
+                config, run_folder, chain, stale, force, cores, cell_timeout_s, tuple(reasons), say, live
+            )
             reasons = stale_stages(chain, run_folder, config.parameters, until)
             if not _verified(code, reasons, run_folder, say):
                 return 1
@@ -118,6 +118,7 @@ def _run_snakemake(
     cell_timeout_s: int | None,
     wanted: tuple[str, ...],
     say: Say,
+    live: bool,
 ) -> int:
     from cytolib.run.plan import Plan
 
@@ -140,7 +141,7 @@ def _run_snakemake(
                 process = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
                 )
-            return _follow(process, plan.events, wanted, say)
+            return follow(process, plan.events, Follower(run_folder, wanted, say, live=live))
         finally:
             if process is not None:
                 kill_descendants(process.pid)
@@ -193,51 +194,6 @@ class _terminable:  # noqa: N801 (used as a with-block)
 
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
-
-
-def _follow(process: subprocess.Popen[bytes], events: Path, wanted: tuple[str, ...], say: Say) -> int:
-    """Print a line for each stage while Snakemake runs; returns its exit code."""
-    from cytolib.run.stage import size_text
-
-    open_line = rest = ""
-    running: list[str] = []
-    with open(events, encoding="utf-8", errors="replace") as file:
-        while True:
-            ended = process.poll() is not None
-            *lines, rest = (rest + file.read()).split("\n")
-            for event in _events(lines):
-                name = event["stage"]
-                running = [other for other in running if other != name]
-                head = f"[{wanted.index(name) + 1}/{len(wanted)}] {name} ..."
-                if open_line and (open_line != name or event["event"] == "started"):
-                    say("\n")
-                if open_line != name:
-                    say(head)
-                open_line = ""
-                if event["event"] == "started":
-                    open_line = name
-                    running.append(name)
-                elif event["event"] == "done":
-                    say(f" {event['seconds']:.0f} s, {size_text(event['memory'])}\n")
-                elif event["event"] == "kept":
-                    say(" unchanged, its inputs came out the same\n")
-                else:
-                    say(f" failed\n{event['message']}\n")
-            if ended:
-                say("\n" if open_line else "")
-                if process.returncode < 0:
-                    say(f"Snakemake was ended by signal {-process.returncode}\n")
-                for name in running:
-                    say(f"stage {name} ended without a word: it was killed, or memory or room on the disk ran out\n")
-                return process.returncode
-            time.sleep(0.2)
-
-
-def _events(lines: list[str]) -> Iterator[dict[str, Any]]:
-    """The events of these lines; a line that is none was cut off by a full disk, and its stage says nothing."""
-    for line in lines:
-        with suppress(ValueError):
-            yield json.loads(line)
 
 
 def _verified(code: int, reasons: dict[str, list[str]], run_folder: Path, say: Say) -> bool:

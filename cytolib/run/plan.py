@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ class Plan:
 
     def report(self, event: str, stage: str, **values: Any) -> None:
         """Add an event; a single short write, so that lines of parallel jobs never mix."""
-        line = json.dumps({"event": event, "stage": stage, **values}) + "\n"
+        line = json.dumps({"event": event, "stage": stage, "time": time.time(), **values}) + "\n"
         descriptor = os.open(self.events, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             os.write(descriptor, line.encode())
@@ -115,7 +116,7 @@ def run_planned_stage(path: Path, name: str, threads: int | None = None) -> None
             spec, plan.run_folder, parameters, plan.chain, threads=threads, cell_timeout_s=plan.cell_timeout_s
         )
     except StageError as error:
-        plan.report("failed", name, message=str(error))
+        plan.report("failed", name, message=str(error), detail=error.detail)
         raise
     plan.report("done", name, seconds=done["wall_seconds"], memory=done["peak_memory_bytes"])
 

@@ -20,7 +20,8 @@ PACKAGES = (
 )
 # the runner's own modules: they move files and hashes about and cannot change a result
 RUNNER_ONLY = {
-    f"cytolib.run.{name}" for name in ("external", "manifest", "processes", "record", "script", "sources", "stages")
+    f"cytolib.run.{name}"
+    for name in ("bars", "external", "kernel_start", "manifest", "processes", "record", "script", "sources", "stages")
 }
 
 

@@ -118,6 +118,7 @@ def _prepared(notebook: dict[str, Any]) -> dict[str, Any]:
 def _scrollable(body: str) -> str:
     """Wide tables and texts scroll in themselves, by keyboard too, and leave the page its width."""
     body = body.replace(
-        '<table class="dataframe"', '<div class="scroll" tabindex="0" role="region" aria-label="table"><table class="dataframe"'
+        '<table class="dataframe"',
+        '<div class="scroll" tabindex="0" role="region" aria-label="table"><table class="dataframe"',
     )
     return re.sub(r"(<table class=\"dataframe\".*?</table>)", r"\1</div>", body, flags=re.DOTALL)

@@ -160,7 +160,13 @@ def _tables(state: StageState) -> tuple[str, Any]:
     names = sorted(name for name in outputs if name.endswith(SUFFIXES))
     shown = []
     for name in names[:MAX_TABLES]:
-        entry = {"name": name, "href": href(state.name, name), "bytes": outputs[name]["bytes"], "head": None, "error": ""}
+        entry = {
+            "name": name,
+            "href": href(state.name, name),
+            "bytes": outputs[name]["bytes"],
+            "head": None,
+            "error": "",
+        }
         try:
             entry["head"] = read_head(state.folder / name)
         except ValueError as error:

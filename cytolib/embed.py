@@ -11,6 +11,7 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -253,12 +254,21 @@ def _advance(bar: Any, rows: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _cache_file(job: _Job, rows: NDArray[np.int64]) -> Path:
     """Named by all that a shard's values depend on: encoder, field of view, image reading, the images, their scale."""
-    parts = [job.metadata["fingerprint"], job.metadata["field_of_view_um"], run.sha256(images.__file__)]
+    parts = [job.metadata["fingerprint"], job.metadata["field_of_view_um"], *_code(job.encoder.name)]
     parts += job.cell_ids[rows].tolist()
     if job.um_per_px is not None:
         parts += [repr(scale) for scale in job.um_per_px[rows].tolist()]
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     return job.folder / f"{key}.parquet"
+
+
+@cache
+def _code(encoder: str) -> list[str]:
+    """SHA-256 of our own code between an image file and its embedding; morphometry's is in its fingerprint."""
+    files = [Path(images.__file__)]
+    if encoder != "morphometry":
+        files += [Path(__file__).with_name(f"{name}.py") for name in ("inference", "timm_models", "transforms")]
+    return [run.sha256(file) for file in files]
 
 
 def _cached(file: Path, cell_ids: list[str], metadata: dict[str, str]) -> EmbeddingTable | None:

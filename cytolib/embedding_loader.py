@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import re
 from collections import deque
@@ -51,18 +52,21 @@ def load_checked(task: Task, field_of_view_um: float) -> Image.Image:
         ValueError: if they are not; FileNotFoundError if there is no such file.
     """
     try:
-        found = images.cell_id(task.file)
+        file = open(task.file, "rb")
     except OSError as error:
         raise FileNotFoundError(
             f"{task.file}: the cell table names it, but it cannot be read ({error.strerror}); "
             "read the data folder again (notebook 00_data)"
         ) from error
-    if found != task.cell_id:
-        raise ValueError(
-            f"{task.file}: its bytes have sha256 {found[:12]}…, the cell table's cell_id says {task.cell_id[:12]}…; "
-            "the image was changed: read the data folder again (notebook 00_data)"
-        )
-    return images.load_image(task.file, field_of_view_um, task.um_per_px)
+    with file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != task.cell_id:
+            raise ValueError(
+                f"{task.file}: its bytes have sha256 {found[:12]}…, the cell table's cell_id says "
+                f"{task.cell_id[:12]}…; the image was changed: read the data folder again (notebook 00_data)"
+            )
+        file.seek(0)
+        return images.load_image(task.file, field_of_view_um, task.um_per_px, opened=file)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 # Before any Hugging Face import reads them: tests never reach for the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -45,6 +46,21 @@ def need_tool() -> Callable[[str], str]:
         return path
 
     return need
+
+
+def _small_set(name: str) -> Any:
+    """A fixture: the data root with a small copy of one published set, ``tests.small_sets`` has what it holds."""
+
+    @pytest.fixture(name=name)
+    def made(tmp_path: Path) -> Path:
+        from tests import small_sets  # imports pandas, which most tests do not need
+
+        return getattr(small_sets, name)(tmp_path)  # type: ignore[no-any-return]
+
+    return made
+
+
+bangkok, jiangxi, seoul, tehran, fields = map(_small_set, ("bangkok", "jiangxi", "seoul", "tehran", "fields"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

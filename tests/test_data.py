@@ -89,6 +89,35 @@ def test_a_split_is_a_file(tmp_path: Path) -> None:
         splits.apply_split(toy_cells(105), tmp_path / "split.csv")
 
 
+def test_bad_split_files_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "split.csv"
+    with pytest.raises(FileNotFoundError, match=r"split.csv: no such split file"):
+        splits.apply_split(toy_cells(2), file)
+    first, second = toy_cells(2)["cell_id"]
+    for text, message in (
+        (b"", "not a readable CSV file"),
+        (b"cell_id,split\n\xff\xfe,train\n", "not a readable CSV file"),
+        (f"{first},train\n".encode(), "columns .* are missing"),
+        (f"cell_id,split\n{first},train\n{second},training\n".encode(), r"\['training'\]; expected train"),
+        (f"cell_id,split\n{first},train\n{second},\n".encode(), "left empty"),
+        (f"cell_id,split\n{first},train\n{second},val\n{first},test\n".encode(), f"cell {first} stands in two splits"),
+    ):
+        file.write_bytes(text)
+        with pytest.raises(ValueError, match=message) as caught:
+            splits.apply_split(toy_cells(2), file)
+        assert str(caught.value).startswith(f"{file}: ") and "\n" not in str(caught.value)
+    file.write_text(f"\ufeffcell_id,split\n{first},train\n{second},val\n{first},train\n", encoding="utf-8")
+    assert splits.apply_split(toy_cells(2), file)["split"].tolist() == ["train", "val"]
+
+
+def test_a_split_leaves_something_to_train_on() -> None:
+    with pytest.raises(ValueError, match="100 of 100 are held out"):
+        splits.draw_split(toy_cells(), held_out_classes=["basophil", "neutrophil"])
+    with pytest.raises(ValueError, match="no cell is left to train on"):
+        splits.draw_split(toy_cells(1), val=0.6, test=0.2)
+    assert splits.draw_split(toy_cells(1))["split"].tolist() == ["train"]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -180,6 +180,19 @@ def test_trouble_of_the_server_is_waited_for(site: Site, tmp_path: Path, waits: 
     assert waits == [1.0, 2.0, 1.0, 2.0]
 
 
+def test_a_silent_server_is_given_more_time_at_each_try(
+    site: Site, tmp_path: Path, waits: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resume, "TIMEOUT_S", 0.05)
+    given: list[float] = []
+    real = resume._ask
+    monkeypatch.setattr(resume, "_ask", lambda *arguments: (given.append(arguments[3]), real(*arguments))[1])
+    site.stall_after = 0
+    with pytest.raises(OSError, match="given up after 3 tries without progress"):
+        fetch(site, tmp_path)
+    assert given == pytest.approx([0.05, 0.1, 0.15])
+
+
 def test_drops_without_progress_end(site: Site, tmp_path: Path) -> None:
     site.ranges, site.drop_after = False, [HALF] * 20
     with pytest.raises(OSError, match="given up after 3 tries .*kept in .*cells.bin.part: the same command goes on"):

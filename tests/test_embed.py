@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from cytolib import embed as embed_module
-from cytolib import embedding_loader
+from cytolib import embedding_loader, run
 from cytolib.data.images import cell_id
 from cytolib.data.phantoms import draw_cell
 from cytolib.embed import EmbeddingTable, embed, read_embeddings, write_embeddings
@@ -330,3 +330,32 @@ def test_morphometry_of_real_cells_carries_the_class(real_data: Path, tmp_path: 
     assert len(files) == 160 and len(np.unique(labels)) == 8
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=500)).fit(X[train], labels[train])
     assert balanced_accuracy_score(labels[~train], probe.predict(X[~train])) > 0.6
+
+
+def test_a_change_of_our_own_code_is_another_cache_entry(
+    cells: pd.DataFrame, run_embed: Callable[..., EmbeddingTable], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the cache holds was made by other code: it must not come back as if it were this code's."""
+    files = set()
+    for changed in ("", "images.py", "transforms.py", "inference.py", "timm_models.py"):
+        monkeypatch.setattr(run, "sha256", lambda path, name=changed: f"{path}{Path(path).name == name}")
+        embed_module._code.cache_clear()
+        files.add(tuple(embed_module._code("timm:x")))
+    monkeypatch.undo()
+    embed_module._code.cache_clear()
+    assert len(files) == 5
+    monkeypatch.setattr(embed_module, "_code", lambda encoder: ["other"])
+    run_embed(cells)
+    monkeypatch.setattr(embed_module, "_code", lambda encoder: ["another"])
+    run_embed(cells)
+    assert len(list((tmp_path / "cache").glob("*.parquet"))) == 6  # three shards of each
+
+
+def test_an_image_is_opened_once(root: Path, cells: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its bytes are proved and decoded through one handle, so that nothing can be put in between."""
+    opened: list[str] = []
+    real = open
+    monkeypatch.setattr("builtins.open", lambda file, *mode: (opened.append(str(file)), real(file, *mode))[1])
+    task = embedding_loader.Task(str(root / cells["path"][0]), cells["cell_id"][0], None)
+    embedding_loader.load_checked(task, 0.0)
+    assert [Path(name).name for name in opened].count(cells["path"][0]) == 1

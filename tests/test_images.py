@@ -11,6 +11,7 @@ from PIL import Image, ImageEnhance
 
 from cytolib.data import duplicates, images, phantoms
 from cytolib.data.prepare import NEAR_DUPLICATE_BITS
+from tests.cell_tables import blobs
 
 
 def test_crop_in_micrometres_and_transparency(tmp_path: Path) -> None:
@@ -121,3 +122,31 @@ def test_distances_are_those_of_all_pairs(monkeypatch: pytest.MonkeyPatch) -> No
         duplicates.near_duplicates(cells.assign(perceptual_hash=[*hashes[1:], "ff"]), 3)
     with pytest.raises(ValueError, match="no hexadecimal"):
         duplicates.near_duplicates(cells.assign(perceptual_hash="z" * 64), 3)
+
+
+def test_masks_of_other_modes_are_read_or_refused_never_misread(tmp_path: Path) -> None:
+    truth = np.zeros((20, 20), dtype=np.uint8)
+    truth[5:15, 5:15], truth[8:12, 8:12] = 1, 2
+
+    def saved(image: Image.Image) -> Path:
+        image.save(tmp_path / "mask.png")
+        return tmp_path / "mask.png"
+
+    for greys in (truth, truth * 127, truth.astype(np.uint16)):
+        assert np.array_equal(images.load_mask(saved(Image.fromarray(greys))), truth)
+    for colours in ([0, 0, 0, 128, 0, 0, 0, 128, 0], [0, 0, 0, 128, 128, 128, 255, 255, 255]):  # VOC's, and greys
+        for mask in (truth, np.minimum(truth, 1)):
+            drawn = Image.fromarray(mask, mode="P")
+            drawn.putpalette(colours)
+            assert np.array_equal(images.load_mask(saved(drawn)), mask)
+    with pytest.raises(ValueError, match=r"mask.png: not a mask; its numbers go beyond 0 to 255"):
+        images.load_mask(saved(Image.fromarray(truth.astype(np.uint16) * 32_767)))
+
+
+def test_an_open_file_gives_what_its_path_gives(tmp_path: Path) -> None:
+    blobs(tmp_path / "a.png", 1)
+    with open(tmp_path / "a.png", "rb") as file:
+        assert images.load_image(tmp_path / "a.png", opened=file) == images.load_image(tmp_path / "a.png")
+    (tmp_path / "a.png").write_bytes(b"nonsense")
+    with open(tmp_path / "a.png", "rb") as file, pytest.raises(ValueError, match="a.png: not a readable image"):
+        images.load_image(tmp_path / "a.png", opened=file)

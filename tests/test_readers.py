@@ -78,6 +78,17 @@ def test_any_image_folder_and_its_synonyms(tmp_path: Path) -> None:
     assert sorted(cells["cell_type"]) == ["immature_granulocyte", "neutrophil", "neutrophil_band", "smudge_cell"]
 
 
+def test_images_in_folders_below_the_class_are_not_lost(tmp_path: Path) -> None:
+    """Whoever sorts a class by patient has them so; so does an archive that unpacks to a folder of its own name."""
+    blobs(tmp_path / "mine" / "neutrophil" / "patient 1" / "a.png", 1)
+    blobs(tmp_path / "mine" / "neutrophil" / "b.png", 2)
+    reading = folders.read_image_folder(tmp_path, "mine", dataset="mine", progress=False)
+    paths = ["mine/neutrophil/b.png", "mine/neutrophil/patient 1/a.png"]
+    assert sorted(reading.cells["path"]) == paths and set(reading.cells["cell_type"]) == {"neutrophil"}
+    blobs(tmp_path / pbc.FOLDER / pbc.FOLDER / "ig" / "MMY_1.png", 3)
+    assert pbc.read(tmp_path, progress=False).cells["cell_type"].tolist() == ["metamyelocyte"]
+
+
 def test_any_csv_file(tmp_path: Path) -> None:
     blobs(tmp_path / "lab" / "a.png", 1)
     blobs(tmp_path / "lab" / "b.png", 2)
@@ -157,7 +168,6 @@ def test_broken_files_are_refused_by_name_and_the_rest_goes_on(tmp_path: Path) -
     (folder / "notes.txt").write_text("not a picture either")
     (folder / "page.html").write_text("<html>the server said no</html>")
     Image.fromarray(np.full((9, 9), 4000, dtype=np.uint16)).save(folder / "sixteen_bit.png")
-    (folder / "folder.png").mkdir()
     Image.new("RGB", (7, 8)).save(folder / "tiny.png")
     Image.new("1", (9_000, 9_000)).save(folder / "bomb.png")  # ten kilobytes that unpack to 81 megapixels
     (folder / ".hidden.png").write_bytes(b"")
@@ -171,7 +181,6 @@ def test_broken_files_are_refused_by_name_and_the_rest_goes_on(tmp_path: Path) -
         "notes.txt": "not an image by its name",
         "page.html": "not an image by its name",
         "sixteen_bit.png": "mode I;16",
-        "folder.png": "directory",
         "bomb.png": "a single cell has under",
         "tiny.png": "7 x 8 pixels; a cell needs at least 16",
     }

@@ -14,36 +14,10 @@ from cytolib.data.readers import bccd, bodzas, choi, chula, cytodata, lisc, zhen
 from cytolib.data.readers.crops import cut_square
 from cytolib.data.registry import DATA_SETS
 from cytolib.data.taxonomy import CELL_TYPES, LABEL_SETS, MATURITY
-from tests import small_sets
 from tests.cell_tables import blobs
 from tests.small_sets import disc, refused
 
 NAMES = ("chula", "zheng1", "zheng2", "choi", "lisc", "bodzas", "cytodata", "bccd")
-
-
-@pytest.fixture
-def bangkok(tmp_path: Path) -> Path:
-    return small_sets.bangkok(tmp_path)
-
-
-@pytest.fixture
-def jiangxi(tmp_path: Path) -> Path:
-    return small_sets.jiangxi(tmp_path)
-
-
-@pytest.fixture
-def seoul(tmp_path: Path) -> Path:
-    return small_sets.seoul(tmp_path)
-
-
-@pytest.fixture
-def tehran(tmp_path: Path) -> Path:
-    return small_sets.tehran(tmp_path)
-
-
-@pytest.fixture
-def fields(tmp_path: Path) -> Path:
-    return small_sets.fields(tmp_path)
 
 
 # --- cards -------------------------------------------------------------------------------------------------------

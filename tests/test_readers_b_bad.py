@@ -11,35 +11,8 @@ from PIL import Image
 from cytolib.data.readers import bccd, chula, cytodata, lisc, zheng
 from cytolib.data.readers.tables import read_rows
 from cytolib.data.registry import DATA_SETS
-from tests import small_sets
 from tests.cell_tables import blobs
 from tests.small_sets import PLATELET, WHITE, disc, refused, replace_text, voc, write
-
-
-@pytest.fixture
-def bangkok(tmp_path: Path) -> Path:
-    return small_sets.bangkok(tmp_path)
-
-
-@pytest.fixture
-def jiangxi(tmp_path: Path) -> Path:
-    return small_sets.jiangxi(tmp_path)
-
-
-@pytest.fixture
-def seoul(tmp_path: Path) -> Path:
-    return small_sets.seoul(tmp_path)
-
-
-@pytest.fixture
-def tehran(tmp_path: Path) -> Path:
-    return small_sets.tehran(tmp_path)
-
-
-@pytest.fixture
-def fields(tmp_path: Path) -> Path:
-    return small_sets.fields(tmp_path)
-
 
 # --- bad files: refused by name, the rest goes on ----------------------------------------------------------------
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -70,3 +72,27 @@ def test_importing_the_runner_is_light() -> None:
     code = "import sys, cytolib.run; print([m for m in ('numpy', 'torch', 'pandas', 'papermill') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_every_file_of_a_folder_is_flushed_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+
+    def fsync(descriptor: int) -> None:
+        assert not (tmp_path / "images").exists()
+        synced.append(os.fstat(descriptor).st_ino)
+        if len(synced) > 40:
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with atomic_path(tmp_path / "images") as temporary:
+        for number in range(40):
+            (temporary / f"{number % 3}").mkdir(parents=True, exist_ok=True)
+            (temporary / f"{number % 3}" / f"{number}.png").write_bytes(b"x")
+    assert sorted(synced) == sorted(file.stat().st_ino for file in (tmp_path / "images").rglob("*.png"))
+    (tmp_path / "images").rename(tmp_path / "kept")
+    with pytest.raises(OSError, match="Input/output"), atomic_path(tmp_path / "other") as temporary:
+        temporary.mkdir()
+        (temporary / "a.png").write_bytes(b"x")
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]

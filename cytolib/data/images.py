@@ -12,6 +12,7 @@ import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,13 +46,20 @@ class ImageFacts:
     perceptual_hash: str
 
 
-def load_image(path: str | Path, field_of_view_um: float = 0.0, um_per_px: float | None = None) -> Image.Image:
+def load_image(
+    path: str | Path,
+    field_of_view_um: float = 0.0,
+    um_per_px: float | None = None,
+    *,
+    opened: IO[bytes] | None = None,
+) -> Image.Image:
     """Read one image as RGB; transparent pixels become white, as the empty slide is.
 
     Args:
         path: the file.
         field_of_view_um: side of the central square that is kept, in micrometres; 0 keeps the whole image.
         um_per_px: micrometres a pixel of this image; needed for a field of view.
+        opened: the same file, where it is open already.
 
     Raises:
         ValueError: if the file is no readable image or too large, or the field of view or scale makes no sense.
@@ -59,7 +67,7 @@ def load_image(path: str | Path, field_of_view_um: float = 0.0, um_per_px: float
     """
     check_plain(path)
     try:
-        with Image.open(path, formats=FORMATS) as file:
+        with Image.open(opened or path, formats=FORMATS) as file:
             image = _as_rgb(file, str(path))
     except _DAMAGED as error:
         raise _refusal(path, error) from error
@@ -179,7 +187,7 @@ def load_mask(path: str | Path) -> NDArray[np.uint8]:
         with Image.open(path, formats=FORMATS) as file:
             if file.width * file.height > MAX_PIXELS:
                 raise ValueError(f"{path}: {file.width} x {file.height} pixels; expected under {MAX_PIXELS}")
-            values = np.asarray(file.convert("L"))
+            values = _mask_values(file, str(path))
     except _DAMAGED as error:
         raise _refusal(path, error) from error
     if values.max(initial=0) <= 2:
@@ -188,6 +196,19 @@ def load_mask(path: str | Path) -> NDArray[np.uint8]:
     if (np.abs(values.astype(int)[..., None] - np.array([0, 128, 255])).min(-1) > 40).mean() > 0.01:
         raise ValueError(f"{path}: not a mask; expected the greys 0, 128 and 255, or the numbers 0, 1 and 2")
     return np.digitize(values, [64, 192]).astype(np.uint8)
+
+
+def _mask_values(file: Image.Image, name: str) -> NDArray[np.uint8]:
+    """The greys of a mask (H, W), or its numbers where it has a palette of colours, as annotation tools write it."""
+    if file.mode.startswith(("I", "F")):
+        numbers = np.asarray(file)
+        if numbers.min(initial=0) < 0 or numbers.max(initial=0) > 255:  # convert("L") would clip all of them to white
+            raise ValueError(f"{name}: not a mask; its numbers go beyond 0 to 255, save it with 8 bits")
+    if file.mode == "P":
+        colours = np.asarray(file.convert("RGB"))
+        if (colours != colours[..., :1]).any():
+            return np.asarray(file)
+    return np.asarray(file.convert("L"))
 
 
 def cell_id(path: str | Path) -> str:

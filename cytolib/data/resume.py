@@ -20,7 +20,7 @@ from cytolib.run.artefacts import write_json
 from cytolib.run.stage import size_text
 
 CHUNK_BYTES = 1 << 16  # so much at most is lost of a broken transfer
-TIMEOUT_S = 30.0  # without a byte
+TIMEOUT_S = 10.0  # without a byte, at the first try; Ctrl-C may have to wait for it. Later tries are more patient
 MAX_WAIT_S = 30.0
 RETRIED = frozenset({408, 429, 500, 502, 503, 504})  # the server's trouble, which may pass
 
@@ -74,7 +74,7 @@ def _transfer(url: str, part: Path, *, checked: bool, progress: bool, attempts: 
     with requests.Session() as session:
         while True:
             try:
-                return _attempt(session, url, part, checked, progress)
+                return _attempt(session, url, part, checked, progress, TIMEOUT_S * (failures + 1))
             except _BrokenOffError as error:
                 failures = 1 if _size(part) > most else failures + 1
                 most = max(most, _size(part))
@@ -100,7 +100,7 @@ def _notes(part: Path, url: str) -> dict[str, Any]:
     return notes if isinstance(notes, dict) and notes.get("url") == url else {}
 
 
-def _attempt(session: requests.Session, url: str, part: Path, checked: bool, progress: bool) -> None:
+def _attempt(session: requests.Session, url: str, part: Path, checked: bool, progress: bool, timeout_s: float) -> None:
     """One request; returns when the file is complete.
 
     Raises:
@@ -114,7 +114,7 @@ def _attempt(session: requests.Session, url: str, part: Path, checked: bool, pro
         headers["Range"] = f"bytes={have}-"
         if notes.get("validator"):
             headers["If-Range"] = notes["validator"]
-    with _ask(session, url, headers) as response:
+    with _ask(session, url, headers, timeout_s) as response:
         status = response.status_code
         if status == HTTPStatus.OK:  # from the start: asked so, or no ranges here, or the file has changed since
             _receive(response, url, part, 0, _length(response), progress)
@@ -138,9 +138,9 @@ def _attempt(session: requests.Session, url: str, part: Path, checked: bool, pro
             )
 
 
-def _ask(session: requests.Session, url: str, headers: dict[str, str]) -> requests.Response:
+def _ask(session: requests.Session, url: str, headers: dict[str, str], timeout_s: float) -> requests.Response:
     try:
-        return session.get(url, headers=headers, stream=True, timeout=TIMEOUT_S)
+        return session.get(url, headers=headers, stream=True, timeout=timeout_s)
     except requests.exceptions.SSLError as error:
         raise OSError(f"{url}: its certificate is not trusted ({_reason(error)}); mend this machine's") from error
     except (requests.ConnectionError, requests.Timeout) as error:

@@ -31,7 +31,7 @@ def draw_split(
         ``cells`` with its ``split`` column filled.
 
     Raises:
-        ValueError: if the fractions leave nothing to train on, or a held-out name is not in the table.
+        ValueError: if nothing is left to train on, or a held-out name is not in the table.
     """
     if min(val, test) < 0 or val + test >= 1:
         raise ValueError(f"val is {val} and test is {test}; expected fractions that leave some cells to train on")
@@ -51,6 +51,11 @@ def draw_split(
         assigned |= dict.fromkeys(units[:n_val], "val")
         assigned |= dict.fromkeys(units[n_val : n_val + n_test], "test")
         assigned |= dict.fromkeys(units[n_val + n_test :], "train")
+    if "train" not in assigned.values():
+        raise ValueError(
+            f"no cell is left to train on: {int(held_out.sum())} of {len(cells)} are held out, val is {val} and test "
+            f"is {test} of the others; hold out less, or name another label_set"
+        )
     return cells.assign(split=unit.map(assigned).where(~held_out, "held_out"))
 
 
@@ -64,22 +69,30 @@ def apply_split(cells: pd.DataFrame, path: str | Path) -> pd.DataFrame:
     """Give ``cells`` the split that the file at ``path`` names.
 
     Raises:
-        ValueError: if the file lacks a column, names an unknown split, or has no row for some cell.
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no CSV file, lacks a column, names an unknown split, puts a cell into two of them, or has
+            no row for some cell.
     """
     try:
-        split = pd.read_csv(path, dtype=str)
+        split = pd.read_csv(path, dtype=str, encoding="utf-8-sig")
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such split; write one with notebook 00_data, or leave it out") from None
+        raise FileNotFoundError(
+            f"{path}: no such split file; name one in the project, or leave split_file empty"
+        ) from None
     except (ValueError, OSError) as error:  # pandas' own errors of damaged files are ValueErrors
         reason = " ".join(str(error).split())[:160]
-        raise ValueError(f"{path}: not a readable CSV file ({reason}); save it as UTF-8 with commas") from error
+        raise ValueError(f"{path}: not a readable CSV file ({reason}); write it with `write_split`") from error
     missing = {"cell_id", "split"} - set(split.columns)
     if missing:
         raise ValueError(f"{path}: columns {sorted(missing)} are missing; expected cell_id and split")
     unknown = sorted(set(split["split"].dropna()) - set(SPLITS))
     if unknown or split["split"].isna().any():
         raise ValueError(f"{path}: splits {unknown or 'left empty'}; expected {', '.join(SPLITS)}")
-    by_cell = split.drop_duplicates("cell_id").set_index("cell_id")["split"]
+    split = split.drop_duplicates(["cell_id", "split"])
+    torn = split["cell_id"].duplicated()
+    if torn.any():
+        raise ValueError(f"{path}: cell {split['cell_id'][torn].iloc[0]} stands in two splits; keep one of its rows")
+    by_cell = split.set_index("cell_id")["split"]
     assigned = cells["cell_id"].map(by_cell)
     if assigned.isna().any():
         first = cells.loc[assigned.isna(), "path"].iloc[0]

@@ -6,7 +6,12 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from cytolib.data.readers.common import Entry, Reading, class_folders, image_files, other_files, read_entries
+from cytolib.data.readers.common import (
+    Entry,
+    Reading,
+    entries_by_folder,
+    read_entries,
+)
 from cytolib.data.readers.tables import MAX_COLUMNS, check_csv
 from cytolib.data.taxonomy import CELL_TYPES
 from cytolib.text import shown, unfit
@@ -40,7 +45,7 @@ def read_image_folder(
     um_per_px: float | None = None,
     progress: bool = True,
 ) -> Reading:
-    """Any folder of class folders whose names are harmonised cell types or their usual synonyms.
+    """Any folder of class folders whose names are harmonised cell types or their usual synonyms; images at any depth.
 
     Args:
         root: the image root.
@@ -54,9 +59,8 @@ def read_image_folder(
         FileNotFoundError, ValueError: for a missing or empty folder, or a class that nobody knows.
     """
     root = Path(root)
-    folders = class_folders(root / folder)
-    entries = [Entry(path, class_folder.name) for class_folder in folders for path in image_files(class_folder)]
-    names = {class_folder.name: SYNONYMS.get(plain(class_folder.name)) for class_folder in folders}
+    entries, others = entries_by_folder(root / folder, ())
+    names = {entry.source_label: SYNONYMS.get(plain(entry.source_label)) for entry in entries}
     return read_entries(
         root,
         entries,
@@ -64,7 +68,7 @@ def read_image_folder(
         label_map={name: cell_type for name, cell_type in names.items() if cell_type},
         domain=domain or dataset,
         um_per_px=(lambda entry, facts: um_per_px) if um_per_px else None,
-        not_images=[path for class_folder in folders for path in other_files(class_folder)],
+        not_images=others,
         progress=progress,
     )
 

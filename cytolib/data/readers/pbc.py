@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from cytolib.data.cards import DataSet
 from cytolib.data.images import ImageFacts
-from cytolib.data.readers.common import (
-    Entry,
-    Reading,
-    class_folders,
-    find_folder,
-    image_files,
-    other_files,
-    read_entries,
-)
+from cytolib.data.readers.common import Entry, Reading, entries_by_folder, find_folder, read_entries
 
 FOLDER = "PBC_dataset_normal_DIB"
 #: The main imaging set-up's frame, as published and at half resolution; every other size is the lilac population.
@@ -75,16 +68,15 @@ def read(root: Path, scratch: Path | None = None, *, progress: bool = True) -> R
 
     No patient ids are published, so ``group`` is null and cells of one donor may stand in several splits.
     """
-    folders = class_folders(find_folder(root, (FOLDER,)))
-    entries = [Entry(path, source_label(path)) for folder in folders for path in image_files(folder)]
+    entries, others = entries_by_folder(find_folder(root, (FOLDER,)), ())
     return read_entries(
         root,
-        entries,
+        [replace(entry, source_label=source_label(entry.path)) for entry in entries],
         dataset="pbc",
         label_map=LABELS,
         domain=_domain,
         um_per_px=_um_per_px,
-        not_images=[path for folder in folders for path in other_files(folder)],
+        not_images=others,
         progress=progress,
     )
 

@@ -20,8 +20,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCK = (ROOT / "requirements.lock").read_text()
 CONSTRAINTS = (ROOT / "constraints.txt").read_text()
+FIGURES_LOCK = (ROOT / "requirements-figures.lock").read_text()
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())
 EXTRAS = PROJECT["optional-dependencies"]
+FIGURES = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["figures"]
 DIRECT = [Requirement(line) for line in PROJECT["dependencies"] + sum(EXTRAS.values(), [])]
 
 PYTHONS = [f"3.{minor}" for minor in range(20) if f"3.{minor}.5" in SpecifierSet(PROJECT["requires-python"])]
@@ -86,15 +88,29 @@ def test_constraints_are_the_lock_without_hashes() -> None:
     assert CONSTRAINTS.splitlines() == [requirement for requirement, _ in lock_entries(LOCK)], "run `make lock`"
 
 
-def test_every_lock_entry_has_sha256_hashes() -> None:
-    entries = lock_entries(LOCK)
-    assert len(entries) > 100
+@pytest.mark.parametrize(("text", "least"), [(LOCK, 100), (FIGURES_LOCK, 10)], ids=["all", "figures"])
+def test_every_lock_entry_has_sha256_hashes(text: str, least: int) -> None:
+    entries = lock_entries(text)
+    assert len(entries) > least
     bare = [name for name, hashes in entries if not hashes]
     strange = [name for name, hashes in entries if not all(re.fullmatch("sha256:[0-9a-f]{64}", h) for h in hashes)]
     assert not bare and not strange, f"without hash: {bare}; with another hash than sha256: {strange}"
 
 
-@pytest.mark.parametrize("text", [LOCK, CONSTRAINTS], ids=["requirements.lock", "constraints.txt"])
+def test_the_environment_of_the_figures_is_a_small_part_of_the_whole() -> None:
+    """Same pins, same hashes; what pyproject names for it is there, and nothing that learns."""
+    small, whole = dict(lock_entries(FIGURES_LOCK)), dict(lock_entries(LOCK))
+    assert {entry: whole.get(entry) for entry in small} == small, "run `make lock`"
+    names = {canonicalize_name(Requirement(entry).name) for entry in small}
+    assert {canonicalize_name(Requirement(line).name) for line in FIGURES} <= names
+    assert not names & {"torch", "torchvision", "diffusers", "timm", "scikit-learn", "jupyterlab"} and len(names) < 20
+    assert set(FIGURES) <= set(PROJECT["dependencies"]), "one range a package: as in [project] dependencies"
+
+
+TEXTS = {"requirements.lock": LOCK, "constraints.txt": CONSTRAINTS, "requirements-figures.lock": FIGURES_LOCK}
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
 def test_pins_name_no_address_and_no_host(text: str) -> None:
     address = r"://|\s@\s|^-[-\w]+|(?<![\w.=])[\w-]+(?:\.[\w-]+)*\.(?:org|com|io|net|dev|local)\b|:\d{2,5}/"
     lines = [line for line in text.splitlines() if not line.lstrip().startswith("--hash=")]

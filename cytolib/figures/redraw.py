@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from cytolib.figures.paper_figures import FIGURES, PaperTables, read_tables, wri
 from cytolib.figures.protocol import protocol_curves, protocol_summary
 from cytolib.figures.saving import FORMATS, save_figure
 from cytolib.figures.style import style
-from cytolib.run.paths import root, runs_root
+from cytolib.run.paths import root, runs_root, threads
 
 STAGE = "10_figures"
 CAPTIONS = "captions.md"
@@ -113,15 +114,17 @@ def draw_benchmark(results: Path, out: Path) -> list[Path]:
     return written
 
 
-def differences(drawn: Path, published: Sequence[Path]) -> list[str]:
-    """One line for each published file that was not drawn, or whose bytes differ from those drawn."""
+def differences(drawn: Sequence[Path], published: Sequence[Path]) -> list[str]:
+    """One line for each file, by its name, that is only drawn or only published, or whose bytes differ."""
+    mine, theirs = ({path.name: path for path in files} for files in (drawn, published))
     lines = []
-    for path in published:
-        mine = drawn / path.name
-        if not mine.is_file():
-            lines.append(f"{path.name}: published, not drawn")
-        elif mine.read_bytes() != path.read_bytes():
-            lines.append(f"{path.name}: differs from the published one")
+    for name in sorted({*mine, *theirs}):
+        if name not in mine:
+            lines.append(f"{name}: published, not drawn")
+        elif name not in theirs:
+            lines.append(f"{name}: drawn, not published")
+        elif mine[name].read_bytes() != theirs[name].read_bytes():
+            lines.append(f"{name}: differs from the published one")
     return lines
 
 
@@ -146,29 +149,29 @@ def redraw(run: str | None = None, out: Path | None = None, check: bool = False)
         out: folder, in which each run has one of its own; None for ``figures/`` of the runs' folder.
         check: whether to compare with what was published.
     """
-    target = out or runs_root() / "figures"
-    differing: list[str] = []
-    n_checked = 0
-
-    def compare(folder: Path, published: Sequence[Path], hint: str = "") -> None:
-        nonlocal n_checked
-        n_checked += len(published)
-        differing.extend(f"{folder.name}: {line}{hint}" for line in differences(folder, published))
-
-    for folder in reference_runs() if run is None else [find_run(run)]:
-        written = draw_run(folder, target / folder.name)
-        print(f"{folder.name}: {len(written)} files in {target / folder.name}")
-        if check:
-            compare(target / folder.name, published_files(folder), _other_versions(folder))
+    target = (out or runs_root() / "figures").resolve()
+    folders = reference_runs() if run is None else [find_run(run)]
+    jobs: list[tuple[Callable[[Path, Path], list[Path]], Path, Path]] = [
+        (draw_run, folder, target / folder.name) for folder in folders
+    ]
     results = root() / "benchmarks" / "results"
     if run is None:
-        written = draw_benchmark(results, target / "benchmarks")
-        print(f"benchmarks: {len(written)} files in {target / 'benchmarks'}")
+        jobs.append((draw_benchmark, results, target / "benchmarks"))
+    with ProcessPoolExecutor(min(len(jobs), threads())) as pool:  # side by side: each draws its own files
+        files = [job.result() for job in [pool.submit(draw, source, folder) for draw, source, folder in jobs]]
+    differing: list[str] = []
+    n_published = 0
+    for written, (_, source, folder) in zip(files, jobs, strict=True):
+        print(f"{folder.name}: {len(written)} files in {folder}")
         if check:
-            compare(target / "benchmarks", [results / f"{BENCHMARK}.png"])
+            benchmark = source == results
+            published = [source / f"{BENCHMARK}.{kind}" for kind in FORMATS] if benchmark else published_files(source)
+            hint = "" if benchmark else _other_versions(source)
+            n_published += len(published)
+            differing += [f"{folder.name}: {line}{hint}" for line in differences(written, published)]
     if check:
-        equal = f"{n_checked - len(differing)} of {n_checked} published files are equal, byte by byte"
-        print("\n".join([*differing, equal]))
+        verdict = "all equal, byte by byte" if not differing else f"{len(differing)} differ"
+        print("\n".join([*differing, f"compared with {n_published} published files: {verdict}"]))
     return 1 if differing else 0
 
 

@@ -51,7 +51,7 @@ def test_a_run_from_start_to_report_and_again(toy: Path) -> None:
     ]
     folder = toy / "runs" / "toy"
     page = (folder / "index.html").read_text()
-    assert 'href="first/first.html"' in page and "http" not in page and str(toy) not in page
+    assert 'href="first/first.html"' in page and "://" not in page and str(toy) not in page
     notebook = (folder / "first" / "first.html").read_text()
     assert "publish" in notebook and 'src="http' not in notebook and 'href="http' not in notebook
     assert (folder / "third" / "tables" / "z.txt").read_text() == "77"

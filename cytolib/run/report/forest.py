@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 WIDTH = 260.0  # of the plot in the SVG's own units
-MARGIN = 14.0
+MARGIN = 22.0
 # A part of the measure's name, where nothing would be the case (None: nowhere), and what a reader must know of it.
 MEASURES: tuple[tuple[str, float | None, str], ...] = (
     ("minus that of", 0.0, "Differences on a scale from 0 to 1. Above 0 is better than real cells alone."),
@@ -28,7 +28,6 @@ class ForestRow:
     value: str
     low: str
     high: str
-    n: str
     where: str
     dot: float | None
     left: float | None
@@ -42,6 +41,7 @@ class ForestGroup:
 
     Attributes:
         measure: its name.
+        n: number of test cells behind each of them.
         note: unit and direction in words; empty for a measure that is not known here.
         reference: the text and position of the dashed line, or None.
         ticks: text and position of the axis' ticks.
@@ -49,6 +49,7 @@ class ForestGroup:
     """
 
     measure: str
+    n: str
     note: str
     reference: tuple[str, float] | None
     ticks: list[tuple[str, float]]
@@ -56,15 +57,21 @@ class ForestGroup:
 
 
 def forest_groups(results: Sequence[Mapping[str, str]]) -> list[ForestGroup]:
-    """Key results, grouped by what stands behind the last colon of ``what``, in the order of their first rows."""
-    parts: dict[str, list[tuple[str, Mapping[str, str]]]] = {}
+    """Key results in the order of their first rows, grouped by measure and number of cells.
+
+    The measure is what stands behind the last colon of ``what``. Another number of cells means other cells, a far
+    domain for instance, whose wide intervals on the same axis would squeeze all others.
+    """
+    parts: dict[tuple[str, str], list[tuple[str, Mapping[str, str]]]] = {}
     for row in results:
         subject, _, measure = row["what"].rpartition(": ")
-        parts.setdefault(measure, []).append((subject or measure, row))
-    return [_group(measure, rows) for measure, rows in parts.items()]
+        parts.setdefault((measure, row["n"]), []).append((subject or measure, row))
+    order = [measure for measure, _ in parts]
+    names = sorted(parts, key=lambda name: order.index(name[0]))  # groups of one measure side by side
+    return [_group(*name, parts[name]) for name in names]
 
 
-def _group(measure: str, rows: list[tuple[str, Mapping[str, str]]]) -> ForestGroup:
+def _group(measure: str, n: str, rows: list[tuple[str, Mapping[str, str]]]) -> ForestGroup:
     reference, note = next(((at, words) for part, at, words in MEASURES if part in measure), (None, ""))
     numbers = [[_finite(row[c]) for c in ("value", "low", "high")] for _, row in rows]
     seen = [number for three in numbers for number in three if number is not None]
@@ -76,19 +83,32 @@ def _group(measure: str, rows: list[tuple[str, Mapping[str, str]]]) -> ForestGro
             return None
         return round(MARGIN + (WIDTH - 2 * MARGIN) * (number - low) / (high - low), 1)
 
-    made = [
-        ForestRow(
-            subject, row["value"], row["low"], row["high"], row["n"], row["where"],
-            *(place(number) for number in three), _verdict(three[1], three[2], reference),
+    decimals = _decimals(seen)
+
+    def text(found: str, number: float | None) -> str:
+        return found if number is None else f"{number:z.{decimals}f}"
+
+    made = []
+    for (subject, row), (value, left, right) in zip(rows, numbers, strict=True):
+        made.append(
+            ForestRow(
+                what=subject,
+                value=text(row["value"], value),
+                low=text(row["low"], left),
+                high=text(row["high"], right),
+                where=row["where"],
+                dot=place(value),
+                left=place(left),
+                right=place(right),
+                verdict=_verdict(left, right, reference),
+            )
         )
-        for (subject, row), three in zip(rows, numbers, strict=True)
-    ]  # fmt: skip
     line = place(reference)
-    digits = _digits(ticks)
-    texts = [f"{tick:.{digits}f}" for tick in ticks]
+    texts = [f"{tick:z.{_digits(ticks)}f}" for tick in ticks]
     positions = [place(tick) or 0.0 for tick in ticks]
     return ForestGroup(
         measure,
+        n,
         note,
         None if reference is None or line is None else (f"{reference:g}", line),
         list(zip(texts, positions, strict=True)),
@@ -101,7 +121,7 @@ def _finite(text: str) -> float | None:
         number = float(text)
     except ValueError:
         return None
-    return number if math.isfinite(number) else None
+    return number if abs(number) < 1e100 else None  # neither infinite nor NaN, and nothing overflows
 
 
 def _verdict(low: float | None, high: float | None, reference: float | None) -> str:
@@ -114,20 +134,27 @@ def _verdict(low: float | None, high: float | None, reference: float | None) -> 
 
 
 def _ticks(numbers: Sequence[float]) -> list[float]:
-    """Three to six round numbers, a step of 1, 2 or 5 apart, the first below and the last above all ``numbers``."""
+    """Two to seven round numbers, a step of 1, 2 or 5 apart, the first below and the last above all ``numbers``."""
     if not numbers:
         return []
     low, high = min(numbers), max(numbers)
-    span = (high - low) or abs(high) or 1.0
+    largest = max(abs(low), abs(high))
+    span = high - low if high - low > max(1e-9 * largest, 1e-12) else max(largest, 1e-9)
     power = 10.0 ** math.floor(math.log10(span / 4))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= span / 4 * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     last = max(last, first + 1)
-    return [round(k * step, 12) for k in range(first, last + 1)]
+    return [float(f"{k * step:.12g}") for k in range(first, last + 1)]
+
+
+def _decimals(numbers: Sequence[float]) -> int:
+    """Decimals that give the largest number three digits, and the range of all of them two."""
+    largest, span = max(map(abs, numbers), default=0.0), max(numbers, default=0.0) - min(numbers, default=0.0)
+    wanted = [2 - math.floor(math.log10(largest))] if largest else [0]
+    wanted += [1 - math.floor(math.log10(span))] if span else []
+    return min(max(0, *wanted), 12)
 
 
 def _digits(ticks: Sequence[float]) -> int:
-    """Decimals that tell the ticks apart."""
-    if len(ticks) < 2:
-        return 0
+    """Decimals that tell the ticks apart; there are at least two."""
     return max(0, -math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9))

@@ -54,7 +54,7 @@ def words(stem: str, passage: Passage) -> tuple[str, str]:
         if passage.heading.startswith(f"Figure {number[1]}:"):
             title = passage.heading
         return title, passage.text
-    return title, passage.text or (f"{passage.heading.rstrip('.:')}." if passage.heading else "")
+    return title, passage.text or passage.heading
 
 
 def _size(path: Path) -> tuple[int, int] | None:

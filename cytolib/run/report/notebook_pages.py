@@ -83,11 +83,10 @@ def notebook_body(notebook: dict[str, Any], source: Path) -> str:
     import nbconvert
     import nbformat
 
-    prepared = _prepared(notebook)
     exporter = nbconvert.HTMLExporter(template_name="basic", embed_images=True)
     exporter.exclude_anchor_links = True
     try:
-        body, _ = exporter.from_notebook_node(nbformat.from_dict(prepared))
+        body, _ = exporter.from_notebook_node(nbformat.reads(json.dumps(_prepared(notebook)), as_version=4))
     except Exception as error:  # nbconvert raises whatever its templates and filters raise
         raise ValueError(f"{source}: not convertible to HTML ({type(error).__name__}: {error})") from error
     # Of what an output may contain, these would act on the whole page, whatever its security policy says.

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-MAX_WORDS = 320  # characters of a caption
+MAX_WORDS = 240  # characters of a caption
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def saved_figures(source: str) -> list[str]:
         if named and isinstance(named[0], ast.Constant):
             found.append(re.escape(str(named[0].value)))
         elif named and isinstance(named[0], ast.JoinedStr):
-            parts = [re.escape(p.value) if isinstance(p, ast.Constant) else ".+" for p in named[0].values]  # type: ignore[type-var]
+            parts = [re.escape(str(p.value)) if isinstance(p, ast.Constant) else ".+" for p in named[0].values]
             found.append("".join(parts))
     return found
 

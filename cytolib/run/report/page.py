@@ -97,11 +97,7 @@ def _write_pages(run: str, states: list[StageState], sources: dict[str, Path | N
         source = sources[state.name]
         if source is None:
             continue
-        links = [
-            Link(s.name, "../" + (href(s.name, f"{s.name}.html") if sources[s.name] else f"index.html#{anchor(s.name)}"),
-                 s is state)
-            for s in states
-        ]  # fmt: skip
+        links = [Link(s.name, _page_of(s.name, sources[s.name] is not None), s is state) for s in states]
         try:
             write_notebook_page(source, state.folder / f"{state.name}.html", run, links, state.state == FAILED)
         except (FileNotFoundError, ValueError) as error:
@@ -109,6 +105,11 @@ def _write_pages(run: str, states: list[StageState], sources: dict[str, Path | N
                 raise
             notes[state.name] = f"no page of its notebook: {str(error).replace(str(source), source.name)}"
     return notes
+
+
+def _page_of(stage: str, has_notebook: bool) -> str:
+    """Where a notebook's page finds a stage: its own page, or its section of the report."""
+    return "../" + (href(stage, f"{stage}.html") if has_notebook else f"index.html#{anchor(stage)}")
 
 
 def _facts(states: list[StageState], parameters: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str, str]]:

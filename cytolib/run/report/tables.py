@@ -13,7 +13,7 @@ from typing import Any
 SUFFIXES = (".parquet", ".csv")
 WHOLE_ROWS, HEAD_ROWS = 20, 8  # a table of up to 20 rows is shown whole, of a longer one the first 8
 MAX_COLUMNS = 30
-MAX_TEXT = 60
+MAX_TEXT = 100
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 

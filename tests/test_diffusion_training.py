@@ -15,8 +15,9 @@ from cytolib.diffusion.batches import class_probabilities, cumulative_probabilit
 from cytolib.diffusion.preconditioning import NOISE_DISTRIBUTION, OBJECTIVES, Objective, denoise, denoising_loss
 from cytolib.diffusion.trainer import ema_weight
 from cytolib.diffusion.validation import mean_by_class, validation_levels, validation_losses
-from cytolib.evaluate.fidelity import frechet_distance, real_floor
+from cytolib.evaluate.fidelity import real_floor
 from cytolib.evaluate.memorisation import dcr_ratio
+from cytolib.evaluate.moments import frechet_distance
 
 NAMES = ["a", "b", "c"]
 SMALL = {"class_names": NAMES, "steps": 12, "batch_size": 16, "width": 16, "depth": 1, "device": "cpu"}

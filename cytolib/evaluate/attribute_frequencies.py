@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cytolib.evaluate.fidelity import check_pair
+from cytolib.evaluate.blocks import check_pair
 
 REAL, TRUTH = "real_test", "annotated"  # methods that are no generator
 _PENALTY = 0.03  # inverse, on whitened components; frequencies hardly depend on it

@@ -9,7 +9,9 @@ import pandas as pd
 from sklearn.preprocessing import StandardScaler
 
 from cytolib.diffusion import EmbeddingDiffusionPipeline
-from cytolib.evaluate.fidelity import FRECHET_COMPONENTS, check_pair, frechet_distance, real_floor
+from cytolib.evaluate.blocks import check_pair
+from cytolib.evaluate.fidelity import FRECHET_COMPONENTS, real_floor
+from cytolib.evaluate.moments import frechet_distance
 
 SCALES: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0)
 

@@ -29,7 +29,7 @@ from tqdm.auto import tqdm
 from cytolib.diffusion import EmbeddingDiffusionPipeline, train
 from cytolib.diffusion.noise import noise_from_seeds
 from cytolib.diffusion.schedulers import SAMPLERS, make_scheduler
-from cytolib.evaluate.fidelity import frechet_distance
+from cytolib.evaluate.moments import frechet_distance
 from cytolib.run.artefacts import write_json
 
 DIMENSIONS, CLASSES = 256, 8

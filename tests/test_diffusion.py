@@ -127,6 +127,12 @@ def test_bad_requests_are_refused_in_a_sentence(pipe: EmbeddingDiffusionPipeline
         pipe([0, 1], seeds=[1])
     with pytest.raises(ValueError, match="seeds has shape .* type float64"):
         pipe([0, 1], seeds=[1.0, 2.0])
+    for wrong in ([0, -1], np.array([0, 2**63], dtype=np.uint64)):  # the second would come back as a negative number
+        with pytest.raises(ValueError, match=r"seeds run from .* expected whole numbers from 0 to 2\^63 - 1"):
+            pipe([0, 1], seeds=wrong)
+    for seed in (-1, 2**31):
+        with pytest.raises(ValueError, match=rf"seed is {seed}, expected a whole number from 0"):
+            denoising_error(pipe, np.zeros((2, 6)), None, seed=seed)
 
 
 def test_saved_pipeline_gives_the_same_cells_in_a_fresh_process(pipe: EmbeddingDiffusionPipeline, tmp_path) -> None:  # type: ignore[no-untyped-def]

@@ -15,8 +15,9 @@ from cytolib.diffusion.batches import class_probabilities, cumulative_probabilit
 from cytolib.diffusion.preconditioning import NOISE_DISTRIBUTION, OBJECTIVES, Objective, denoise, denoising_loss
 from cytolib.diffusion.trainer import ema_weight
 from cytolib.diffusion.validation import mean_by_class, validation_levels, validation_losses
-from cytolib.evaluate.fidelity import frechet_distance, real_floor
+from cytolib.evaluate.fidelity import real_floor
 from cytolib.evaluate.memorisation import dcr_ratio
+from cytolib.evaluate.moments import frechet_distance
 
 NAMES = ["a", "b", "c"]
 SMALL = {"class_names": NAMES, "steps": 12, "batch_size": 16, "width": 16, "depth": 1, "device": "cpu"}
@@ -199,6 +200,8 @@ def test_history_is_whole_after_a_resume(tmp_path: Path) -> None:
     whole = finish(X, y, **{**options, "checkpoint_dir": None})
     pd.testing.assert_frame_equal(resumed.history, whole.history)
     pd.testing.assert_frame_equal(resumed.history_by_class, whole.history_by_class)
+    assert resumed.resumed_from_step == 4 and whole.resumed_from_step == 0
+    assert finish(X, y, **options).resumed_from_step == 12  # nothing was left to do
     history = whole.history
     assert history["step"].tolist() == list(range(1, 13)) and history["loss"].iloc[-1] == whole.loss
     assert history.dropna()["step"].tolist() == [5, 10, 12]
@@ -220,7 +223,9 @@ def test_bad_input_is_refused_before_the_first_step() -> None:
         ((X, np.where(np.arange(90) == 4, "zz", y)), {}, "y, row 4 holds 'zz', expected one of"),
         ((X[:1], y[:1]), {}, "at least two cells"),
         ((X, y, y), {}, "domains and domain_names go together"),
+        ((X, y), {"class_names": ["a", "b", "c", "b"]}, r"class_names holds \['b'\] more than once"),
         ((X, y), {"steps": 0}, "steps is 0"),
+        ((X, y), {"seed": -1}, "seed is -1, expected a whole number of at least 0"),
         ((X, y), {"X_val": X}, "X_val and y_val go together"),
         ((X, y), {"X_val": X[:, :3], "y_val": y}, "X_val has 3 dimensions"),
         ((X, y), {"objective": "ddpm"}, "objective is 'ddpm', expected one of"),

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score, recall_score
 
-from cytolib.evaluate.fidelity import frechet_distance, kernel_distance, precision_recall, real_floor
+from cytolib.evaluate.fidelity import real_floor
 from cytolib.evaluate.intervals import bootstrap_interval, paired_bootstrap, t_interval, with_bootstrap
+from cytolib.evaluate.kernels import kernel_distance
 from cytolib.evaluate.memorisation import authenticity, dcr_ratio, nearest_distance
+from cytolib.evaluate.moments import frechet_distance
+from cytolib.evaluate.neighbours import prdc
 
 
 def test_nearest_distance_leaves_the_cell_itself_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,7 +30,7 @@ def test_known_cases_are_told_apart() -> None:
     cases = {"oracle": oracle, "copied": train + 0.01 * noise, "collapsed": 0.7 * oracle, "wide": 1.3 * oracle}
     floor = real_floor(kernel_distance, train, test, 500)
     for name, cells in cases.items():
-        precision, recall = precision_recall(test, cells)
+        precision, recall = (prdc(test, cells)[name] for name in ("precision", "recall"))
         kernel, ratio, authentic = (
             kernel_distance(test, cells),
             dcr_ratio(cells, train, test),
@@ -50,7 +53,7 @@ def test_bad_sets_are_refused() -> None:
     with pytest.raises(ValueError, match="NaN or infinity"):
         kernel_distance(X, np.where(X > 1, np.inf, X))
     with pytest.raises(ValueError, match="k is 20"):
-        precision_recall(X, X, k=20)
+        prdc(X, X, k=20)
     with pytest.raises(ValueError, match="n is 50"):
         real_floor(kernel_distance, X, X, 50)
     with pytest.raises(ValueError, match="exact copies"):

@@ -9,7 +9,7 @@ from sklearn.preprocessing import StandardScaler
 from cytolib.evaluate.diversity import vendi_by_class, vendi_rows, vendi_score
 from cytolib.evaluate.fidelity import fidelity_table
 from cytolib.evaluate.neighbours import prdc
-from cytolib.evaluate.resample import mean_interval, median_interval, ratio_interval
+from cytolib.evaluate.resample import mean_interval, pairs_won, ratio_interval
 from tests.test_fidelity_moments import mixed
 
 
@@ -71,28 +71,39 @@ def test_vendi_by_class_is_beside_as_many_real_cells() -> None:
     assert np.isnan(table.loc["monocyte", "value"]) and "1 cells of monocyte" in table.loc["monocyte", "reason"]
 
 
-def test_mean_and_median_intervals_are_those_of_theory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_intervals_of_means_are_those_of_theory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cytolib.evaluate.resample.CHUNK", 50_000)  # draws in several chunks
     values = np.random.default_rng(5).standard_normal(400)
     mean, low, high = mean_interval(values, draws=2000)
     assert mean == pytest.approx(values.mean())
     assert (high - low) / 2 == pytest.approx(1.96 * values.std() / 20, rel=0.08)
     assert (high + low) / 2 == pytest.approx(mean, abs=0.02)
-    for n in (400, 399):
-        median, low, high = median_interval(values[:n], draws=2000)
-        rng = np.random.default_rng(6)
-        drawn = [np.median(values[rng.integers(n, size=n)]) for _ in range(4000)]
-        assert median == np.median(values[:n])
-        assert (low, high) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])), abs=0.02)
-    assert median_interval(np.array([0.0, 1.0]), level=0.1) == (0.5, 0.5, 0.5)  # of an even number, the middle of two
     _, below, above = ratio_interval(np.zeros(9), values, draws=2000)
     assert (below, above) == pytest.approx(tuple(np.exp(-np.array(mean_interval(values, draws=2000)[:0:-1]))), abs=0.02)
     assert mean_interval(values, seed=1) == mean_interval(values, seed=1) != mean_interval(values, seed=2)
     assert mean_interval(values, level=0.5)[2] < mean_interval(values)[2]
     with pytest.raises(ValueError, match="one finite number a cell"):
-        median_interval(np.array([1.0, np.nan]))
+        mean_interval(np.array([1.0, np.nan]))
     with pytest.raises(ValueError, match=r"shape \(400, 1\)"):
         mean_interval(values[:, None])
+
+
+def test_pairs_won_are_those_of_all_pairs() -> None:
+    rng = np.random.default_rng(8)
+    ours, theirs = rng.integers(6, size=20).astype(float), rng.integers(6, size=30).astype(float)
+    counts = rng.integers(4, size=(5, 20)).astype(float), rng.integers(4, size=(5, 30)).astype(float)
+    ordered = np.sign(ours[:, None] - theirs) / 2 + 0.5
+    np.testing.assert_array_equal(
+        pairs_won(ours, theirs, *counts), np.einsum("si,ij,sj->s", counts[0], ordered, counts[1])
+    )
+
+
+def test_a_training_cell_that_is_not_finite_is_refused_whether_it_is_drawn_or_not() -> None:
+    rng = np.random.default_rng(9)
+    train = rng.standard_normal((400, 4))
+    train[7, 2] = np.nan
+    with pytest.raises(ValueError, match="holds NaN or infinity"):
+        fidelity_table(train, rng.standard_normal((40, 4)), {"made": rng.standard_normal((40, 4))}, draws=5)
 
 
 def test_table_tells_real_collapsed_and_wide_cells_apart() -> None:

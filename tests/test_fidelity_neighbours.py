@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cytolib.evaluate.neighbours import density_coverage, knn_radii, prdc, prdc_rows, precision_recall
+from cytolib.evaluate.neighbours import density_coverage, knn_radii, prdc, prdc_rows
 
 
 def by_definition(real: np.ndarray, synthetic: np.ndarray, k: int) -> dict[str, float]:
@@ -32,7 +32,6 @@ def test_all_four_are_their_definitions(block: int, k: int, monkeypatch: pytest.
     expected = by_definition(real, synthetic, k)
     assert 0.1 < min(expected.values()) and expected["precision"] != expected["recall"]
     assert prdc(real, synthetic, k=k) == pytest.approx(expected, abs=1e-12)
-    assert precision_recall(real, synthetic, k=k) == pytest.approx((expected["precision"], expected["recall"]))
     assert density_coverage(real, synthetic, k=k) == pytest.approx((expected["density"], expected["coverage"]))
     far = prdc(real + 3e7, synthetic + 3e7, k=k)  # digits are not lost far from the origin
     assert far == pytest.approx(expected, abs=1e-12)
@@ -73,7 +72,7 @@ def test_radii_of_the_real_cells_are_shared_and_bad_k_is_refused() -> None:
         np.testing.assert_array_equal(rows, shared[name])
         assert len(rows) == (25 if name in ("precision", "density") else 30)
     with pytest.raises(ValueError, match="k is 25, expected 1 to 24"):
-        precision_recall(real, synthetic, k=25)
+        prdc(real, synthetic, k=25)
     with pytest.raises(ValueError, match="k is 30, expected 1 to 29"):
         density_coverage(real, synthetic, k=30)
     assert density_coverage(real, synthetic[:2], k=5)[0] >= 0  # synthetic cells have no balls here

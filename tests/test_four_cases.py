@@ -14,9 +14,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 
 from cytolib.evaluate.diversity import vendi_score
-from cytolib.evaluate.fidelity import frechet_distance, kernel_distance, precision_recall
+from cytolib.evaluate.kernels import kernel_distance
 from cytolib.evaluate.memorisation import authenticity, copying_statistic, dcr_ratio
-from cytolib.evaluate.neighbours import density_coverage
+from cytolib.evaluate.moments import frechet_distance
+from cytolib.evaluate.neighbours import density_coverage, prdc
 from cytolib.evaluate.two_sample import two_sample_test
 
 CASES = ("fresh", "copied", "collapsed", "wide")
@@ -49,12 +50,12 @@ PANEL: dict[str, tuple[Metric, Callable[[float], bool], set[str]]] = {
         {"collapsed", "wide"},
     ),
     "precision": (
-        lambda train, test, cells: precision_recall(test, cells)[0],
+        lambda train, test, cells: prdc(test, cells)["precision"],
         lambda value: value < 0.6,
         {"wide"},
     ),
     "recall": (
-        lambda train, test, cells: precision_recall(test, cells)[1],
+        lambda train, test, cells: prdc(test, cells)["recall"],
         lambda value: value < 0.4,
         {"collapsed"},
     ),

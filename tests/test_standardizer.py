@@ -19,6 +19,15 @@ def correlated(n: int = 300, seed: int = 3) -> np.ndarray:
     return np.concatenate([X, np.full((n, 1), 0.1)], axis=1).astype(np.float32)
 
 
+@pytest.mark.parametrize("n_components", [None, 0.995, 2])
+def test_cells_that_are_all_equal_come_back_as_they_are(n_components: int | float | None) -> None:
+    X = np.full((6, 3), 0.7, dtype=np.float32)
+    standardizer = EmbeddingStandardizer.fit(X, n_components=n_components)
+    Z = standardizer.transform(torch.from_numpy(X))
+    torch.testing.assert_close(Z, torch.zeros_like(Z))
+    np.testing.assert_array_equal(standardizer.inverse_transform(Z), X)
+
+
 @pytest.mark.parametrize("space", SPACES)
 def test_every_space_inverts_and_keeps_constant_dimensions(space: Space) -> None:
     X = correlated()

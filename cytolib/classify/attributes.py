@@ -11,6 +11,7 @@ from pandas.api.types import is_numeric_dtype
 from sklearn.decomposition import PCA
 from sklearn.linear_model import RidgeClassifierCV, RidgeCV
 from sklearn.metrics import balanced_accuracy_score, r2_score
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 _ALPHAS = np.logspace(-1, 4, 11)
@@ -47,16 +48,9 @@ def attribute_probes(
     Raises:
         ValueError: if rows or columns do not fit.
     """
-    if len(X_train) != len(attributes_train) or len(X_test) != len(attributes_test):
-        raise ValueError(
-            f"{len(X_train)} and {len(X_test)} embeddings, {len(attributes_train)} and {len(attributes_test)} rows of "
-            "attributes; expected one row a cell"
-        )
-    if list(attributes_train.columns) != list(attributes_test.columns):
-        raise ValueError("training and test attributes have other columns; take both from one table")
-    scaler = StandardScaler().fit(X_train)
-    pca = PCA(min(_COMPONENTS, *X_train.shape), whiten=True, random_state=0).fit(scaler.transform(X_train))
-    Z_train, Z_test = (pca.transform(scaler.transform(X)) for X in (X_train, X_test))
+    check_attributes(X_train, attributes_train, X_test, attributes_test)
+    space = whitening(X_train).fit(X_train)
+    Z_train, Z_test = space.transform(X_train), space.transform(X_test)
     rows = []
     for name in attributes_train.columns:
         found = _probe(Z_train, attributes_train[name], Z_test, attributes_test[name], seed)
@@ -66,6 +60,22 @@ def attribute_probes(
     return pd.DataFrame(rows, columns=columns).sort_values("skill", ascending=False, ignore_index=True)
 
 
+def check_attributes(X_train: np.ndarray, train: pd.DataFrame, X_test: np.ndarray, test: pd.DataFrame) -> None:
+    """Refuse tables of attributes that have not one row a cell, or not the same columns."""
+    if len(X_train) != len(train) or len(X_test) != len(test):
+        raise ValueError(
+            f"{len(X_train)} and {len(X_test)} embeddings, {len(train)} and {len(test)} rows of attributes; expected "
+            "one row a cell"
+        )
+    if list(train.columns) != list(test.columns):
+        raise ValueError("training and test attributes have other columns; take both from one table")
+
+
+def whitening(X: np.ndarray) -> Pipeline:
+    """The unfitted map of (N, D) embeddings to the whitened components that probes of attributes read."""
+    return make_pipeline(StandardScaler(), PCA(min(_COMPONENTS, *X.shape), whiten=True, random_state=0))
+
+
 def _probe(
     Z_train: NDArray[Any], train: pd.Series, Z_test: NDArray[Any], test: pd.Series, seed: int
 ) -> dict[str, Any] | None:
@@ -73,9 +83,8 @@ def _probe(
     number = is_numeric_dtype(train)
     known, asked = train.notna().to_numpy(), test.notna().to_numpy()
     if not number:
-        enough = set(train.value_counts()[lambda n: n >= _LEAST].index) & set(
-            test.value_counts()[lambda n: n >= _LEAST].index
-        )
+        common = (set(part.value_counts()[lambda n: n >= _LEAST].index) for part in (train, test))
+        enough = set.intersection(*common)
         known, asked = known & train.isin(enough).to_numpy(), asked & test.isin(enough).to_numpy()
     y, truth = (
         np.asarray(s[rows].to_numpy(), dtype=float if number else str) for s, rows in ((train, known), (test, asked))

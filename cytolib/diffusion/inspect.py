@@ -10,19 +10,19 @@ import torch
 
 from cytolib.diffusion.labels import Labels, check_seeds, label_indices
 from cytolib.diffusion.matmul import fast_float32_matmul
-from cytolib.diffusion.noise import noise_from_seeds
+from cytolib.diffusion.noise import cell_seeds, noise_from_seeds
 from cytolib.diffusion.pipeline import EmbeddingDiffusionPipeline
 from cytolib.diffusion.preconditioning import NOISE_DISTRIBUTION, Objective, denoise_modulated
 from cytolib.diffusion.sampling import CHUNK, Conditions, Sampler
-from cytolib.diffusion.schedulers import Scheduler, default_scheduler, noise_level
+from cytolib.diffusion.schedulers import default_scheduler, noise_level
 from cytolib.diffusion.standardizer import check_vectors
 
 NOISE_LEVELS = np.geomspace(0.02, 20.0, 16)
 
 
-def sampling_sigmas(num_inference_steps: int = 18, scheduler: Scheduler | None = None) -> np.ndarray:
-    """(S,) noise levels that a scheduler (by default EDM eq. 5, rho = 7) visits, falling."""
-    scheduler = default_scheduler() if scheduler is None else scheduler
+def sampling_sigmas(num_inference_steps: int = 18) -> np.ndarray:
+    """(S,) noise levels that the default scheduler (EDM eq. 5, rho = 7) visits, falling."""
+    scheduler = default_scheduler()
     scheduler.set_timesteps(num_inference_steps)
     return np.array([noise_level(scheduler, i)[0] for i in range(len(scheduler.timesteps))])
 
@@ -96,7 +96,7 @@ def denoising_error(
     classes = null if class_labels is None else label_indices(class_labels, pipe.class_names, "class_labels", len(Z))
     conditions = Conditions.of(classes, pipe.domain_indices(domain_labels, len(Z)))
     rows = torch.from_numpy(conditions.rows).to(Z.device)
-    noise = torch.from_numpy(noise_from_seeds(np.arange(len(Z)) + (seed << 32), Z.shape[1])).to(Z.device)
+    noise = torch.from_numpy(noise_from_seeds(cell_seeds(len(Z), seed), Z.shape[1])).to(Z.device)
     errors = np.empty((len(Z), len(sigmas)))
     for column, sigma in enumerate(map(float, sigmas)):
         table = conditions.modulations(pipe.denoiser, sigma)

@@ -39,8 +39,11 @@ def check_seeds(seeds: Sequence[int] | np.ndarray | None, count: int, generator:
         device = "cpu" if generator is None else generator.device
         return torch.randint(2**63 - 1, (count,), generator=generator, device=device).cpu().numpy()
     values = np.atleast_1d(np.asarray(seeds))
-    if values.shape != (count,) or not np.issubdtype(values.dtype, np.integer) or (count and int(values.min()) < 0):
+    if values.shape != (count,) or not np.issubdtype(values.dtype, np.integer):
         raise ValueError(
-            f"seeds has shape {values.shape} and type {values.dtype}, expected {count} whole numbers >= 0, one a cell"
+            f"seeds has shape {values.shape} and type {values.dtype}, expected {count} whole numbers, one a cell"
         )
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high >= 2**63:
+        raise ValueError(f"seeds run from {low} to {high}, expected whole numbers from 0 to 2^63 - 1")
     return values.astype(np.int64)

@@ -1,4 +1,4 @@
-"""Gaussian noise that is a pure function of a cell's seed."""
+"""Seeds of cells, and Gaussian noise that is a pure function of a cell's seed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,17 @@ import numpy as np
 from scipy.special import ndtri
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def cell_seeds(count: int, seed: int) -> np.ndarray:
+    """(count,) int64 seeds of the cells of one call, (seed << 32) + k: no two calls of other seeds share a cell.
+
+    Raises:
+        ValueError: if ``seed`` is not from 0 to 2^31 - 1.
+    """
+    if not 0 <= seed < 2**31:
+        raise ValueError(f"seed is {seed}, expected a whole number from 0 to 2^31 - 1")
+    return np.arange(count, dtype=np.int64) + (seed << 32)
 
 
 def noise_from_seeds(seeds: np.ndarray, dimensions: int) -> np.ndarray:

@@ -89,7 +89,9 @@ class EmbeddingStandardizer(ModelMixin, ConfigMixin):  # type: ignore[misc]
         kept = _components_to_keep(variance, n_components)
         # eigenvectors are known up to a sign: fix it, so that equal data give equal models
         signs = np.sign(rotation[np.abs(rotation).argmax(axis=0), np.arange(rotation.shape[1])])
-        return cls._filled(mean, scale, (rotation * signs)[:, :kept], np.sqrt(variance[:kept]))
+        spread = np.sqrt(variance[:kept].clip(0))
+        spread[spread == 0] = 1.0  # of cells that are all equal
+        return cls._filled(mean, scale, (rotation * signs)[:, :kept], spread)
 
     @classmethod
     def _filled(cls, mean: np.ndarray, scale: np.ndarray, *components: np.ndarray) -> EmbeddingStandardizer:
@@ -128,7 +130,7 @@ def _components_to_keep(variance: np.ndarray, n_components: int | float | None) 
     if n_components is None:
         return useful
     if isinstance(n_components, float) and 0 < n_components < 1:
-        share = np.cumsum(variance.clip(0)) / variance.clip(0).sum()
+        share = np.cumsum(variance.clip(0)) / max(variance.clip(0).sum(), 1e-30)
         return min(useful, int(np.searchsorted(share, n_components)) + 1)
     if isinstance(n_components, int) and 1 <= n_components <= len(variance):
         return min(useful, n_components)

@@ -62,6 +62,7 @@ class Trainer:
     ) -> None:
         a = arguments
         self.arguments, self.device, self.progress = a, device, Progress()
+        self.resumed_from_step = 0
         self.key = _content_key((cells, unlabelled, validation), a, device)
         self.labelled_cells, self.unlabelled_rows, weights = len(cells.X), 0, None
         self.cumulative = cumulative_probabilities(cells.classes, a["batches"])
@@ -203,6 +204,7 @@ class Trainer:
         self.denoiser.load_state_dict(state["denoiser"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.ema, self.best, self.progress = state["ema"], state["best"], Progress(**state["progress"])
+        self.resumed_from_step = self.progress.step
 
 
 @contextmanager

@@ -62,6 +62,11 @@ class TrainingStep:
         )  # fmt: skip
 
     @property
+    def resumed_from_step(self) -> int:
+        """Steps that an earlier run had done, whose checkpoint this one took; 0 for a training without a break."""
+        return self._trainer.resumed_from_step
+
+    @property
     def history(self) -> pd.DataFrame:
         """``step``, ``loss``, ``validation_loss`` (NaN: none was taken) of all steps, also those before a resume."""
         progress = self._trainer.progress
@@ -209,13 +214,17 @@ def _report(trainer: Trainer) -> TrainingStep:
 
 def _check_arguments(arguments: dict[str, Any], checkpoint_every: int) -> None:
     """Refuse what no training can use, by the name of the argument."""
-    counts = {name: arguments[name] for name in ("steps", "batch_size", "width", "depth", "validate_every")}
+    counts = {name: arguments[name] for name in ("seed", "steps", "batch_size", "width", "depth", "validate_every")}
     counts["checkpoint_every"] = checkpoint_every
     if arguments["patience"] is not None:
         counts["patience"] = arguments["patience"]
     for name, value in counts.items():
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} is {value!r}, expected a whole number of at least 1")
+        least = 0 if name == "seed" else 1
+        if not isinstance(value, int) or value < least:
+            raise ValueError(f"{name} is {value!r}, expected a whole number of at least {least}")
+    for name in ("class_names", "domain_names"):
+        if twice := sorted({value for value in arguments[name] if arguments[name].count(value) > 1}):
+            raise ValueError(f"{name} holds {twice} more than once, expected different names")
     for name, choices in (("objective", OBJECTIVES), ("batches", BATCHES), ("space", SPACES)):
         if arguments[name] not in choices:
             raise ValueError(f"{name} is {arguments[name]!r}, expected one of {list(choices)}")

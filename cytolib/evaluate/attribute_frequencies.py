@@ -10,16 +10,13 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
-from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-from cytolib.evaluate.fidelity import check_pair
+from cytolib.classify.attributes import check_attributes, whitening
+from cytolib.evaluate.blocks import check_pair
 
 REAL, TRUTH = "real_test", "annotated"  # methods that are no generator
 _PENALTY = 0.03  # inverse, on whitened components; frequencies hardly depend on it
-_COMPONENTS = 128  # enough for a linear probe, and small enough that a dozen of them take seconds
 _LEAST = 10  # training cells of a value, and annotated test cells of a class
 _DRAWS = 1000
 
@@ -58,7 +55,9 @@ def attribute_frequencies(
         ValueError: if rows or columns do not fit, a method is called like a real set, or no attribute is left.
     """
     X_train, X_test = check_pair(X_train, X_test)
-    _check_tables(X_train, attributes_train, X_test, y_test, attributes_test)
+    check_attributes(X_train, attributes_train, X_test, attributes_test)
+    if np.shape(y_test) != (len(X_test),):
+        raise ValueError(f"y_test has shape {np.shape(y_test)}, expected a class for each of {len(X_test)} cells")
     cells = {REAL: (X_test, np.asarray(y_test))}
     for method, (X, y) in synthetic.items():
         X, _ = check_pair(X, X_train)
@@ -68,7 +67,7 @@ def attribute_frequencies(
                 f"cell, and a name other than {REAL} and {TRUTH}"
             )
         cells[method] = (X, np.asarray(y))
-    space = make_pipeline(StandardScaler(), PCA(min(_COMPONENTS, *X_train.shape), whiten=True, random_state=0))
+    space = whitening(X_train)
     Z_train = space.fit_transform(X_train)
     projected = {method: space.transform(X) for method, (X, _) in cells.items()}
     rng = np.random.default_rng(seed)
@@ -96,18 +95,6 @@ def attribute_frequencies(
             f"class with {_LEAST} annotated test cells; annotate more cells"
         )
     return pd.DataFrame(rows, columns=["label", "attribute", "value", "method", "frequency", "low", "high", "n"])
-
-
-def _check_tables(
-    X_train: np.ndarray, train: pd.DataFrame, X_test: np.ndarray, y_test: np.ndarray, test: pd.DataFrame
-) -> None:
-    if len(X_train) != len(train) or len(X_test) != len(test) or np.shape(y_test) != (len(X_test),):
-        raise ValueError(
-            f"{len(X_train)} and {len(X_test)} embeddings, {len(train)} and {len(test)} rows of attributes, classes of "
-            f"shape {np.shape(y_test)}; expected one row a cell"
-        )
-    if list(train.columns) != list(test.columns):
-        raise ValueError("training and test attributes have other columns; take both from one table")
 
 
 def _names(attribute: pd.Series) -> pd.Series:

@@ -13,16 +13,11 @@ import pandas as pd
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from cytolib.evaluate.blocks import BLOCK, check_pair
+from cytolib.evaluate.blocks import check_pair
 from cytolib.evaluate.diversity import vendi_rows
-from cytolib.evaluate.kernels import kernel_distance, kernel_test
-from cytolib.evaluate.moments import frechet_distance
-from cytolib.evaluate.neighbours import knn_radii, prdc_rows, precision_recall
+from cytolib.evaluate.kernels import kernel_test
+from cytolib.evaluate.neighbours import knn_radii, prdc_rows
 from cytolib.evaluate.resample import frechet_intervals, mean_interval, ratio_interval
-
-__all__ = [
-    "BLOCK", "check_pair", "fidelity_table", "frechet_distance", "kernel_distance", "precision_recall", "real_floor",
-]  # fmt: skip
 
 FRECHET_COMPONENTS = 64  # of the panel's Frechet distance
 
@@ -51,6 +46,7 @@ def fidelity_table(
     Raises:
         ValueError: of NaN, of sets of other widths, of fewer than 12 cells in the smallest set.
     """
+    train, test = check_pair(train, test)
     scaler = StandardScaler().fit(train)
     test = scaler.transform(test)
     sets = {"real_floor": train, **synthetic}

@@ -9,7 +9,10 @@ import pandas as pd
 from sklearn.preprocessing import StandardScaler
 
 from cytolib.diffusion import EmbeddingDiffusionPipeline
-from cytolib.evaluate.fidelity import FRECHET_COMPONENTS, check_pair, frechet_distance, real_floor
+from cytolib.diffusion.noise import cell_seeds
+from cytolib.evaluate.blocks import check_pair
+from cytolib.evaluate.fidelity import FRECHET_COMPONENTS, real_floor
+from cytolib.evaluate.moments import frechet_distance
 
 SCALES: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0)
 
@@ -29,7 +32,7 @@ def guidance_table(
     Args:
         pipe: the model. train: (N, D) its training cells, by which dimensions are standardised.
         test: (M, D) real cells, y_test: (M,) their classes, out of the model's; as many cells are drawn of each.
-        scales: of guidance. seed: cell k has the seed (seed << 32) + k under every scale.
+        scales: of guidance. seed: cells have the seeds ``cell_seeds(M, seed)`` under every scale.
 
     Returns:
         ``guidance_scale``; ``variance_ratio``, the total variance within a class over that of real test cells, a mean
@@ -53,7 +56,7 @@ def guidance_table(
         return frechet_distance(real, other, n_components=components)
 
     floor = real_floor(distance, scaler.transform(train), Z, min(len(test), len(train)), seed=seed)
-    seeds = np.arange(len(test), dtype=np.int64) + (seed << 32)
+    seeds = cell_seeds(len(test), seed)
     rows = []
     for scale in scales:
         drawn = pipe(y_test, seeds=seeds, guidance_scale=scale, num_inference_steps=num_inference_steps)

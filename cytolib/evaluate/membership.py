@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 
 from cytolib.diffusion import EmbeddingDiffusionPipeline
 from cytolib.diffusion.inspect import denoising_error
-from cytolib.evaluate.fidelity import check_pair
+from cytolib.evaluate.blocks import check_pair
 from cytolib.evaluate.memorisation import nearest_distance
 
 #: Noise levels of the attack. Far below 0.1 a cell is seen clearly whoever it is, far above 10 not at all.

@@ -16,7 +16,8 @@ from sklearn.metrics import pairwise_distances_argmin_min
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
-from cytolib.evaluate.fidelity import BLOCK, check_pair
+from cytolib.evaluate.blocks import BLOCK, check_pair
+from cytolib.evaluate.resample import pairs_won
 
 REGIONS, COMPONENTS = 3, 64  # of the copying statistic, as in the experiments of its paper
 _LEAST = 20  # synthetic and test cells of a region of the copying statistic; with fewer it is left out
@@ -185,11 +186,7 @@ def _weighted_z(
             for count in counts:
                 size = count.shape[1]
                 count[1:] = rng.multinomial(size, np.full(size, 1 / size), size=draws)
-        order = np.sort(floor)
-        below = np.concatenate([np.zeros((1 + draws, 1)), counts[1].cumsum(axis=1)], axis=1)  # of the sorted cells
-        # pairs in which the synthetic cell is the farther one; a tie is half a pair
-        places = [np.searchsorted(order, made, side) for side in ("left", "right")]
-        pairs = (counts[0] * (below[:, places[0]] + below[:, places[1]]) / 2).sum(axis=1)
+        pairs = pairs_won(made, np.sort(floor), *counts)  # in which the synthetic cell is the farther one
         total += n * (pairs - m * n / 2) / np.sqrt(m * n * (m + n + 1) / 12)
         weight += n
     return total / weight

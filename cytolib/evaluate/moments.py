@@ -244,23 +244,19 @@ def frechet_by_class(
     """
     dimensions = np.shape(real)[1] if n_components is None else n_components
     sets = [(real, y_real), (synthetic, y_synthetic), *([floor] if floor is not None else [])]
+    needed = max(2, cells_per_dimension * dimensions)
     rng = np.random.default_rng(seed)
     rows = []
     for label in np.unique(y_real):
         parts = [np.flatnonzero(np.asarray(y) == label) for _, y in sets]
         n = min(len(part) for part in parts)
-        row = {
-            "label": label,
-            "n": n,
-            "value": np.nan,
-            **({"floor": np.nan} if floor is not None else {}),
-            "reason": "",
-        }
-        if n < max(2, cells_per_dimension * dimensions):
+        values = {"value": np.nan} if floor is None else {"value": np.nan, "floor": np.nan}
+        row = {"label": label, "n": n, **values, "reason": ""}
+        if n < needed:
+            fewer = n // cells_per_dimension
             row["reason"] = (
-                f"{n} cells of {label} for {dimensions} dimensions, a Frechet distance needs "
-                f"{max(2, cells_per_dimension * dimensions)}; use kernel_test, or n_components up to "
-                f"{n // cells_per_dimension}"
+                f"{n} cells of {label} for {dimensions} dimensions, a Frechet distance needs {needed}; use kernel_test"
+                + (f", or n_components up to {fewer}" if fewer else "")
             )
         else:
             cut = [X[np.sort(rng.permutation(part)[:n])] for part, (X, _) in zip(parts, sets, strict=True)]

@@ -15,21 +15,9 @@ Array = NDArray[np.float64]
 SLACK = 1 + 1e-10  # of squared radii: a cell on the rim is inside, however a tile's sums were rounded
 
 
-def precision_recall(real: np.ndarray, synthetic: np.ndarray, *, k: int = 5) -> tuple[float, float]:
-    """Improved precision and recall (Kynkaanniemi et al. 2019, arXiv 1904.06991).
-
-    Precision: share of synthetic cells within the k-nearest-neighbour ball of some real cell; recall: the reverse.
-    """
-    found = prdc(real, synthetic, k=k)
-    return found["precision"], found["recall"]
-
-
 def density_coverage(real: np.ndarray, synthetic: np.ndarray, *, k: int = 5) -> tuple[float, float]:
-    """Density and coverage (Naeem et al. 2020, arXiv 2002.09797).
-
-    Density: real balls that hold a synthetic cell, a synthetic cell, over k (about 1 for equal distributions, unbounded
-    for cells crowded where real ones are); coverage: share of real balls that hold a synthetic cell. Only real cells
-    have balls, so a million synthetic cells may stand against a few thousand real ones.
+    """Density and coverage alone (:func:`prdc`): only real cells have balls, so a million synthetic cells may stand
+    against a few thousand real ones.
     """
     real, synthetic = check_pair(real, synthetic)
     rows = _inside(real, synthetic, k, knn_radii(real, k=k), None)
@@ -37,7 +25,13 @@ def density_coverage(real: np.ndarray, synthetic: np.ndarray, *, k: int = 5) -> 
 
 
 def prdc(real: np.ndarray, synthetic: np.ndarray, *, k: int = 5) -> dict[str, float]:
-    """Precision, recall, density and coverage (as above), from the same distances."""
+    """Precision, recall, density and coverage of (M, D) real and (N, D) synthetic cells, from the same distances.
+
+    ``precision``: share of synthetic cells within the k-nearest-neighbour ball of some real cell; ``recall``: the
+    reverse (Kynkaanniemi et al. 2019, arXiv 1904.06991). ``density``: real balls that hold a synthetic cell, a
+    synthetic cell, over k (about 1 for equal distributions, unbounded for cells crowded where real ones are);
+    ``coverage``: share of real balls that hold a synthetic cell (Naeem et al. 2020, arXiv 2002.09797).
+    """
     return {name: float(rows.mean()) for name, rows in prdc_rows(real, synthetic, k=k).items()}
 
 

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
+from cytolib.evaluate.resample import pairs_won
+
 _METRICS = ("spearman", "kendall_tau_b", "concordance", "adjacent_concordance", "mean_absolute_error")
 
 
@@ -79,8 +81,8 @@ def _drawn_metrics(
     shares, weights, adjacent = [], [], []
     for young in range(len(levels)):
         for old in range(young + 1, len(levels)):
-            ordered = np.sign(score[members[old]][None, :] - score[members[young]][:, None]) / 2 + 0.5
-            right = np.einsum("di,ij,dj->d", counts[:, members[young]], ordered, counts[:, members[old]], optimize=True)
+            cells = (members[old], members[young])
+            right = pairs_won(*(score[part] for part in cells), *(counts[:, part] for part in cells))
             weights.append(sizes[young] * sizes[old])
             shares.append(right / weights[-1])
             adjacent.append(old == young + 1)
@@ -103,8 +105,9 @@ def _weighted_spearman(
     score: NDArray[np.float64], stages: NDArray[np.int64], counts: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """(1 + draws,) rank correlations of bootstrap samples, cells with their counts as weights."""
-    place = rankdata(score, method="dense") - 1
-    by_value = counts @ np.eye(int(place.max()) + 1)[place]
+    order = np.argsort(score, kind="stable")
+    place = rankdata(score, method="dense").astype(np.int64) - 1
+    by_value = np.add.reduceat(counts[:, order], np.unique(score[order], return_index=True)[1], axis=1)
     mid = np.cumsum(by_value, axis=1) - by_value / 2  # mid-rank of each distinct score in each sample
     a = mid[:, place] - len(score) / 2
     b = rankdata(stages) - (len(score) + 1) / 2  # stages keep their sizes, so their ranks are the same in all samples

@@ -1,4 +1,4 @@
-"""Bootstrap intervals of metrics between sets of cells: of means and medians over cells, and of Frechet distances.
+"""Bootstrap intervals of metrics between sets of cells: of means over cells, of ranks, and of Frechet distances.
 
 All are percentile intervals and functions of a seed. They speak of the cells that are drawn again, at this n: what else
 was fixed (the other set's support, principal axes, the generator) is not in them; seeds of the generator are repeats.
@@ -21,19 +21,6 @@ def mean_interval(values: np.ndarray, *, draws: int = 1000, level: float = 0.95,
     return _percentiles(float(values.mean()), _drawn_means(values, draws, seed), level)
 
 
-def median_interval(values: np.ndarray, *, draws: int = 1000, level: float = 0.95, seed: int = 0) -> Interval:
-    """Median, low and high end for one value a cell (N,): cells are drawn with replacement."""
-    values = np.sort(_check(values, draws))
-    n, rng = len(values), np.random.default_rng(seed)
-    middle = [(n - 1) // 2, n // 2]
-    drawn = []
-    for size in _chunks(draws, n):
-        # The median of a draw is the value at the median of its ranks.
-        ranks = np.partition(rng.integers(n, size=(size, n)), middle, axis=1)[:, middle]
-        drawn.append(values[ranks].mean(axis=1))
-    return _percentiles(float(np.median(values)), np.concatenate(drawn), level)
-
-
 def ratio_interval(
     log_values: np.ndarray, log_reference: np.ndarray, *, draws: int = 1000, level: float = 0.95, seed: int = 0
 ) -> Interval:
@@ -44,6 +31,20 @@ def ratio_interval(
     parts = [_check(values, draws) for values in (log_values, log_reference)]
     drawn = [_drawn_means(values, draws, (seed, k)) for k, values in enumerate(parts)]
     return _percentiles(float(np.exp(parts[0].mean() - parts[1].mean())), np.exp(drawn[0] - drawn[1]), level)
+
+
+def pairs_won(
+    ours: np.ndarray, theirs: np.ndarray, counts: NDArray[np.float64], their_counts: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(S,) pairs of a value of ours (N,) and one of theirs (M,) in which ours is larger, a tie being half a pair.
+
+    Of S bootstrap samples, which hold each value ``counts`` (S, N) and ``their_counts`` (S, M) times. Cumulative counts
+    of the sorted values answer for all pairs at once.
+    """
+    order = np.argsort(theirs, kind="stable")
+    below = np.concatenate([np.zeros((len(counts), 1)), their_counts[:, order].cumsum(axis=1)], axis=1)
+    places = [np.searchsorted(theirs[order], ours, side) for side in ("left", "right")]
+    return (counts * (below[:, places[0]] + below[:, places[1]]) / 2).sum(axis=1)
 
 
 def frechet_intervals(
@@ -87,15 +88,11 @@ def frechet_intervals(
 
 
 def _drawn_means(values: NDArray[np.float64], draws: int, seed: int | tuple[int, int]) -> NDArray[np.float64]:
+    """(draws,) means of bootstrap samples, about ``CHUNK`` counts at a time."""
     n, rng = len(values), np.random.default_rng(seed)
-    chunks = [rng.multinomial(n, np.full(n, 1 / n), size=size) @ values / n for size in _chunks(draws, n)]
-    return np.concatenate(chunks)
-
-
-def _chunks(draws: int, n: int) -> list[int]:
-    """Draws at a time, so that one time holds about ``CHUNK`` numbers."""
     size = max(1, CHUNK // n)
-    return [min(size, draws - start) for start in range(0, draws, size)]
+    sizes = [min(size, draws - start) for start in range(0, draws, size)]
+    return np.concatenate([rng.multinomial(n, np.full(n, 1 / n), size=part) @ values / n for part in sizes])
 
 
 def _check(values: np.ndarray, draws: int) -> NDArray[np.float64]:

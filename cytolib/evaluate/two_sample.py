@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from cytolib.evaluate.fidelity import check_pair
+from cytolib.evaluate.blocks import check_pair
 
 MAX_CELLS = 2000  # of each set: two thousand show an accuracy of 0.53, and keep the test at seconds
 

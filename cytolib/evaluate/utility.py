@@ -24,6 +24,7 @@ from cytolib.augment import (
 )
 from cytolib.classify.probes import Predict, adjust_logits, tune_logistic_regression
 from cytolib.diffusion import EmbeddingDiffusionPipeline
+from cytolib.diffusion.noise import cell_seeds
 
 #: The arms of a utility table: training sets for one kind of classifier, with scaler, grid of C and validation cells
 #: in common.
@@ -143,13 +144,14 @@ def _smote(X: np.ndarray, y: np.ndarray, added: np.ndarray, totals: dict[Any, in
 def diffusion_sample(
     pipe: EmbeddingDiffusionPipeline, *, num_inference_steps: int = 18, guidance_scale: float = 1.0
 ) -> Sample:
-    """``sample`` of :func:`training_sets` from a pipeline; cell k of a call has the seed (call's seed << 32) + k."""
+    """``sample`` of :func:`training_sets` from a pipeline; cells have the seeds ``cell_seeds(M, seed)``."""
 
     def sample(labels: np.ndarray, seed: int) -> np.ndarray:
-        return pipe(
+        drawn = pipe(
             labels, num_inference_steps=num_inference_steps, guidance_scale=guidance_scale,
-            seeds=np.arange(len(labels), dtype=np.int64) + (seed << 32),
-        ).embeddings  # fmt: skip
+            seeds=cell_seeds(len(labels), seed),
+        )  # fmt: skip
+        return drawn.embeddings
 
     return sample
 

@@ -46,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--until", metavar="STAGE", help="last stage that is wanted")
     run.add_argument("--force", metavar="STAGE", action="append", default=[], help="execute even if unchanged")
     run.add_argument("--cell-timeout", type=int, metavar="SECONDS", help="longest time of one notebook cell")
+    run.add_argument("--plain", action="store_true", help="without Snakemake, papermill and kernels, stage after stage")
 
     status = commands.add_parser("status", parents=[common], help="say of each stage whether it is done, or why not")
     status.set_defaults(do=_status)
@@ -107,6 +108,7 @@ def _run(options: argparse.Namespace) -> int:
         until=options.until,
         force=options.force,
         cell_timeout_s=options.cell_timeout,
+        plain=options.plain,
     )
 
 

@@ -21,6 +21,7 @@ from typing import Any
 from cytolib.run.artefacts import sha256, write_json
 from cytolib.run.kernels import Children, stage_environment
 from cytolib.run.manifest import EXECUTORS, NAME, expected_key, input_sha256, read_manifest
+from cytolib.run.plain import run_plain_notebook
 from cytolib.run.runners import run_notebook, run_script
 from cytolib.run.stage import CHECKPOINTS, PUBLICATION, REQUEST, hash_outputs
 from cytolib.run.stages import Chain, StageSpec
@@ -61,6 +62,7 @@ def execute_stage(
     *,
     threads: int | None = None,
     cell_timeout_s: int | None = None,
+    plain: bool = False,
 ) -> dict[str, Any]:
     """Execute one stage in its folder under ``run_folder`` and return its manifest, which is written last.
 
@@ -71,6 +73,7 @@ def execute_stage(
         chain: the chain that the stage belongs to.
         threads: cores that it gets; None takes the stage's own number.
         cell_timeout_s: longest time of one cell (of the whole function, for scripts); None sets no limit.
+        plain: execute notebooks without papermill and kernels (:mod:`cytolib.run.plain`).
 
     Raises:
         StageError: for anything but a complete, published and verified execution. No manifest stands then.
@@ -82,7 +85,7 @@ def execute_stage(
         with exclusive(lock, f"stage {spec.name}: another process is executing it in {folder}", wait_s=10):
             (folder / NAME).unlink(missing_ok=True)
             _clear(folder)
-            manifest = _execute(spec, folder, parameters, chain, threads or spec.threads, cell_timeout_s)
+            manifest = _execute(spec, folder, parameters, chain, threads or spec.threads, cell_timeout_s, plain)
     except StageError as error:
         write_json({"stage": spec.name, "message": str(error), "time": time.time()}, folder / FAILURE)
         raise
@@ -105,7 +108,13 @@ def _clear(folder: Path) -> None:
 
 
 def _execute(
-    spec: StageSpec, folder: Path, parameters: dict[str, Any], chain: Chain, threads: int, limit_s: int | None
+    spec: StageSpec,
+    folder: Path,
+    parameters: dict[str, Any],
+    chain: Chain,
+    threads: int,
+    limit_s: int | None,
+    plain: bool,
 ) -> dict[str, Any]:
     token = secrets.token_hex(16)
     key = expected_key(spec, parameters, chain)
@@ -115,7 +124,8 @@ def _execute(
     started = time.time()
     with Children() as children:
         if spec.kind == "notebook":
-            error = run_notebook(chain.notebook(spec), folder, parameters, environment, limit_s)
+            execute_notebook = run_plain_notebook if plain else run_notebook
+            error = execute_notebook(chain.notebook(spec), folder, parameters, environment, limit_s)
         else:
             error = run_script(spec.entry, folder, environment, limit_s)
     where = folder / ("failed.ipynb" if spec.kind == "notebook" else "log.txt")
@@ -126,7 +136,7 @@ def _execute(
     record.pop("token")
     manifest = {
         **record,
-        "executor": EXECUTORS[spec.kind],
+        "executor": EXECUTORS[spec.kind][plain and spec.kind == "notebook"],
         "key": key,
         "parameters": parameters,
         "needs": list(spec.needs),

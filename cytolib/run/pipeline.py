@@ -7,6 +7,7 @@ after, its triggers are off but for the stages named to it, and the lock is one 
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -16,13 +17,16 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cytolib.run.config import RunConfig, read_config
+from cytolib.run.config import read_config
 from cytolib.run.kernels import kill_descendants
 from cytolib.run.manifest import NAME, previous_manifest, stale_stages
 from cytolib.run.paths import root, runs_root
 from cytolib.run.stages import Chain
+
+if TYPE_CHECKING:
+    from cytolib.run.plan import Plan
 
 Say = Callable[[str], None]
 
@@ -34,6 +38,8 @@ def run_pipeline(
     until: str | None = None,
     force: Sequence[str] = (),
     cell_timeout_s: int | None = None,
+    plain: bool = False,
+    trusted: Sequence[str] = (),
     chain: Chain | None = None,
     say: Say | None = None,
 ) -> int:
@@ -45,6 +51,9 @@ def run_pipeline(
         until: last stage that is wanted, with all it needs; None for every stage.
         force: stages to execute even if nothing changed.
         cell_timeout_s: longest time of one notebook cell, in seconds.
+        plain: do without Snakemake, papermill and kernels: one stage after the other.
+        trusted: stages that count as done; the caller has checked what of them is there, which may be a part. A run
+            with such stages gets no report.
         chain: stages and notebooks; None for the project's own.
         say: where text goes; None prints it.
 
@@ -52,7 +61,10 @@ def run_pipeline(
         ValueError, TypeError, FileNotFoundError: for a wrong configuration, before anything runs.
         BlockingIOError: where another process is running this run folder.
     """
+    import psutil
+
     from cytolib.run.execute import exclusive
+    from cytolib.run.plan import Plan
 
     chain, say = chain or Chain(), say or (lambda text: print(text, end="", flush=True))
     for name in (*force, *([until] if until else [])):
@@ -64,19 +76,22 @@ def run_pipeline(
     refusal = f"{run_folder}: another `cytolib run` is at work on this run; wait for it or give the run another name"
     with exclusive(run_folder / ".pipeline" / "locks" / "run", refusal):
         _restore(run_folder, chain)
-        reasons = stale_stages(chain, run_folder, config.parameters, until, force)
+        reasons = stale_stages(chain, run_folder, config.parameters, until, force, trusted)
         stale = tuple(name for name, why in reasons.items() if why)
         if stale:
             started = time.monotonic()
             _say_stale(reasons, run_folder, say)
-            code = _run_snakemake(config, run_folder, chain, stale, force, cores, cell_timeout_s, tuple(reasons), say)
-            reasons = stale_stages(chain, run_folder, config.parameters, until)
+            runner = (psutil.Process().pid, psutil.Process().create_time())
+            plan = Plan(run_folder, chain, config.parameters, stale, tuple(force), runner, cell_timeout_s, plain)
+            code = _run_engine(plan, cores, tuple(reasons), say)
+            reasons = stale_stages(chain, run_folder, config.parameters, until, trusted=trusted)
             if not _verified(code, reasons, run_folder, say):
                 return 1
             say(f"done: {len(reasons)} stages verified, {time.monotonic() - started:.0f} s\n")
         else:
             say(f"nothing to do: {len(reasons)} stages of run {config.run} verified\n")
-        _say_results(run_folder, tuple(reasons), config.parameters, bool(stale), say)
+        if not trusted:
+            _say_results(run_folder, tuple(reasons), config.parameters, bool(stale), say)
     return 0
 
 
@@ -90,34 +105,22 @@ def _say_stale(reasons: dict[str, list[str]], run_folder: Path, say: Say) -> Non
             say(f"stale: {name}: {why[0]}{more}\n")
 
 
-def _run_snakemake(
-    config: RunConfig,
-    run_folder: Path,
-    chain: Chain,
-    stale: tuple[str, ...],
-    force: Sequence[str],
-    cores: int,
-    cell_timeout_s: int | None,
-    wanted: tuple[str, ...],
-    say: Say,
-) -> int:
-    import psutil
-
-    from cytolib.run.plan import Plan
-
-    me = psutil.Process()
-    plan = Plan(run_folder, chain, config.parameters, stale, tuple(force), (me.pid, me.create_time()), cell_timeout_s)
+def _run_engine(plan: Plan, cores: int, wanted: tuple[str, ...], say: Say) -> int:
+    """Execute the stages of the plan, by Snakemake or one after the other; returns the engine's exit code."""
     _prepare(plan)
     hidden = plan.file.parent
-    command = [
-        *(sys.executable, "-m", "snakemake", "--snakefile", str(root() / "workflow" / "Snakefile")),
-        *("--directory", str(hidden), "--cores", str(cores), "--nolock", "--rerun-incomplete", "--nocolor"),
-        *("--rerun-triggers", "input", "--scheduler", "greedy", "--config", f"plan={plan.file.name}"),
-        *("--forcerun", *(f"../{name}/{NAME}" for name in stale)),
-        *("--", *(f"../{name}/{NAME}" for name in stale)),
-    ]
+    if plan.plain:
+        command = [sys.executable, "-m", "cytolib.run.serial", str(plan.file), str(cores)]
+    else:
+        command = [
+            *(sys.executable, "-m", "snakemake", "--snakefile", str(root() / "workflow" / "Snakefile")),
+            *("--directory", str(hidden), "--cores", str(cores), "--nolock", "--rerun-incomplete", "--nocolor"),
+            *("--rerun-triggers", "input", "--scheduler", "greedy", "--config", f"plan={plan.file.name}"),
+            *("--forcerun", *(f"../{name}/{NAME}" for name in plan.stale)),
+            *("--", *(f"../{name}/{NAME}" for name in plan.stale)),
+        ]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    with open(hidden / "snakemake.log", "wb") as log:
+    with open(_engine_log(plan.run_folder), "wb") as log:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
         )
@@ -129,10 +132,15 @@ def _run_snakemake(
             process.kill()
             process.wait()
             plan.file.unlink(missing_ok=True)
-            _restore(run_folder, chain)
+            _restore(plan.run_folder, plan.chain)
 
 
-def _prepare(plan: Any) -> None:
+def _engine_log(run_folder: Path) -> Path:
+    """What Snakemake, or the process that stands in for it, says of itself."""
+    return run_folder / ".pipeline" / "snakemake.log"
+
+
+def _prepare(plan: Plan) -> None:
     """Write the plan; put the manifests of stale stages aside, where Snakemake does not delete them."""
     hidden = plan.file.parent
     for old in (*hidden.glob("plan-*.json"), *hidden.glob("events-*.jsonl")):
@@ -211,14 +219,14 @@ def _verified(code: int, reasons: dict[str, list[str]], run_folder: Path, say: S
     stale = [name for name, why in reasons.items() if why]
     if not stale and code == 0:
         return True
-    log = run_folder / ".pipeline" / "snakemake.log"
+    log = _engine_log(run_folder)
     changed = [f"{name}: {reasons[name][0]}" for name in stale if (run_folder / name / NAME).is_file()]
     if changed and code == 0:
         say(f"changed while it ran: {changed[0]}\n")
     if stale:
         say(f"not done: {', '.join(stale)}; what is verified is kept, the same command goes on from there ({log})\n")
     else:
-        say(f"Snakemake ended with code {code} although every stage verifies; see {log}\n")
+        say(f"the engine ended with code {code} although every stage verifies; see {log}\n")
     return False
 
 
@@ -226,9 +234,13 @@ def _say_results(run_folder: Path, stages: tuple[str, ...], parameters: dict[str
     from cytolib.run.results import key_results_text
 
     report = run_folder / "index.html"
+    text = key_results_text(run_folder)
+    say(text + "\n" if text else "")
+    if importlib.util.find_spec("nbconvert") is None:
+        say("report: none here, nbconvert is missing; `cytolib run` where it is installed writes it\n")
+        return
     if fresh or not report.is_file():
         from cytolib.run.report import write_report
 
         write_report(run_folder, stages, parameters)
-    text = key_results_text(run_folder)
-    say((text + "\n" if text else "") + f"report: {report}\n")
+    say(f"report: {report}\n")

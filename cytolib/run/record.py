@@ -18,7 +18,9 @@ PACKAGES = (
     *("torch", "torchvision", "timm", "diffusers"),
 )
 # the runner's own modules: they move files and hashes about and cannot change a result
-RUNNER_ONLY = {f"cytolib.run.{name}" for name in ("manifest", "record", "script", "sources", "stages")}
+RUNNER_ONLY = {
+    f"cytolib.run.{name}" for name in ("manifest", "plain", "plain_outputs", "record", "script", "sources", "stages")
+}
 
 
 def loaded_modules() -> dict[str, str]:

@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cytolib.run.kernels import kernel_manager_class
-from cytolib.run.sources import read_notebook
-
-INJECTED = "injected-parameters"
+from cytolib.run.sources import INJECTED, read_notebook
 
 
 def run_notebook(
@@ -64,7 +62,7 @@ def run_notebook(
     if error:
         place = _place(source, current) if current else "before the first cell"
         return f"{place}: {error}"
-    return _unfinished_cell(source, output)
+    return unfinished_cell(source, output)
 
 
 def first_line(text: str, length: int = 300) -> str:
@@ -87,7 +85,7 @@ def _place(source: Path, started: list[Any]) -> str:
     return f"code cell {numbers[sum(map(_is_code, started)) - 1]}"
 
 
-def _unfinished_cell(source: Path, executed: Path) -> str | None:
+def unfinished_cell(source: Path, executed: Path) -> str | None:
     """The first code cell of the executed notebook that has not run, or not without an error."""
     cells = read_notebook(executed)["cells"]
     expected = [c["source"] for c in read_notebook(source)["cells"] if _is_code(c)]

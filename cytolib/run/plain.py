@@ -19,7 +19,7 @@ from typing import Any
 
 from cytolib.run.sources import INJECTED, read_notebook
 
-BACKEND = "module://cytolib.run.plain_outputs"
+BACKEND = "module://cytolib.run.plain_backend"
 SAVE_EVERY_S = 30.0
 _PIPE = "CYTOLIB_PLAIN_PIPE"
 _LIMIT = "CYTOLIB_PLAIN_CELL_TIMEOUT"

@@ -1,7 +1,4 @@
-"""What a cell shows, as notebook outputs: printed text, the value of its last line, figures, and its error.
-
-Also a backend of matplotlib, ``module://cytolib.run.plain_outputs``: figures are drawn by Agg and shown in the cell.
-"""
+"""What a cell shows, as notebook outputs: printed text, the value of its last line, figures, and its error."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ import re
 import sys
 import traceback
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import IO, Any
 
 # Kinds of output that objects offer of themselves, beside their plain text.
@@ -28,26 +25,7 @@ _METHODS = {
 }
 _SKIPPED = re.compile(r"%(load_ext\s+autoreload|autoreload(\s+\d)?)\s*")
 _MAGIC = re.compile(r"\s*(%{1,2}\w|!|\?\w|[\w.]+\?{1,2}\s*$)")
-_show: Callable[[], None] | None = None  # of the recorder at work; matplotlib calls it through `show`
-
-
-def __getattr__(name: str) -> Any:
-    """matplotlib's backend interface, on demand: most of this module must not cost the import of matplotlib."""
-    if name == "FigureCanvas":
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-        return FigureCanvasAgg
-    if name == "FigureManager":
-        from matplotlib.backend_bases import FigureManagerBase
-
-        return FigureManagerBase
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def show(*_: Any, **__: Any) -> None:
-    """``plt.show()``: every open figure goes to the cell's outputs and is closed."""
-    if _show is not None:
-        _show()
+current: Recorder | None = None  # the one whose cell runs; `plt.show()` goes to it
 
 
 class _Stream(io.TextIOBase):
@@ -80,11 +58,11 @@ class Recorder:
 
     def run(self, source: str, count: int, space: dict[str, Any]) -> tuple[list[dict[str, Any]], bool]:
         """Execute one cell in ``space``; its outputs, and whether it ended without an error."""
-        global _show
+        global current
         self.outputs = []
         streams = sys.stdout, sys.stderr
         sys.stdout, sys.stderr = _Stream("stdout", streams[0], self), _Stream("stderr", streams[1], self)
-        _show = self.figures
+        current = self
         fine = True
         try:
             self._execute(source, count, space)
@@ -96,7 +74,7 @@ class Recorder:
             for stream in (sys.stdout, sys.stderr):
                 stream.flush()
             sys.stdout, sys.stderr = streams
-            _show = None
+            current = None
         return [_tidy(output) for output in self.outputs], fine
 
     def _execute(self, source: str, count: int, space: dict[str, Any]) -> None:

@@ -19,7 +19,8 @@ PACKAGES = (
 )
 # the runner's own modules: they move files and hashes about and cannot change a result
 RUNNER_ONLY = {
-    f"cytolib.run.{name}" for name in ("manifest", "plain", "plain_outputs", "record", "script", "sources", "stages")
+    f"cytolib.run.{name}"
+    for name in ("manifest", "plain", "plain_backend", "plain_outputs", "record", "script", "sources", "stages")
 }
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``cytolib run | status | doctor | figures | data | publish``."""
+"""The command line: ``cytolib run | status | doctor | figures | data | publish | bundle``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from cytolib.bundle.commands import add_bundle_commands
 
 # What bad input and a broken machine raise; anything else is a bug and says so.
 EXPECTED = (ValueError, TypeError, OSError, RuntimeError, ModuleNotFoundError)
@@ -66,6 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     publish = commands.add_parser("publish", parents=[common], help="copy a finished run to papermill_runs/reference")
     publish.set_defaults(do=_publish)
     publish.add_argument("--run", required=True)
+
+    bundle = commands.add_parser("bundle", parents=[common], help="heavy stages on another machine, with a GPU")
+    add_bundle_commands(bundle, common)
 
     stage = commands.add_parser("stage", parents=[common])  # for Snakemake's jobs: without help, it is not listed
     stage.set_defaults(do=_stage)

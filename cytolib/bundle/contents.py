@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tarfile
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cytolib.run.artefacts import atomic_path, sha256, write_json
@@ -60,11 +60,11 @@ def read_contents(folder: Path, name: str) -> dict[str, Any]:
     return values
 
 
-def pack(folder: Path, archive: Path) -> None:
-    """All files below ``folder`` as an uncompressed tar, the same bytes for the same files."""
+def pack(folder: Path, archive: Path, top: str = "") -> None:
+    """All files below ``folder`` (in a folder ``top``) as an uncompressed tar, the same bytes for the same files."""
     with atomic_path(archive) as temporary, tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT) as tar:
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-            info = tarfile.TarInfo(path.relative_to(folder).as_posix())
+            info = tarfile.TarInfo((PurePosixPath(top) / path.relative_to(folder)).as_posix())
             info.size, info.mode = path.stat().st_size, 0o644
             with open(path, "rb") as file:
                 tar.addfile(info, file)

@@ -11,7 +11,7 @@ from cytolib.bundle.contents import BUNDLE, pack, write_contents
 from cytolib.run.artefacts import atomic_path
 from cytolib.run.config import RunConfig, read_config
 from cytolib.run.manifest import NAME, read_manifest, stale_stages
-from cytolib.run.paths import data_root, root, runs_root
+from cytolib.run.paths import root, runs_root
 from cytolib.run.record import versions
 from cytolib.run.stage import size_text
 from cytolib.run.stages import Chain
@@ -26,8 +26,10 @@ READ = {
     "01_embed": ("embeddings.parquet",),
 }
 README = """\
-Carry this folder (or its tar) to the machine with the GPU. There, in the folder:
+Carry this folder, or its tar, to the machine with the GPU. There:
 
+    tar xf {name}.tar
+    cd {name}
     python3 run.py
 
 It checks the machine, runs {stages} of the run {run!r}, and writes results.tar
@@ -83,14 +85,14 @@ def make_bundle(
         if images is not None:
             shutil.copytree(images, folder / "data" / images.name)
         _copy(Path(__file__).with_name("run_there.py"), folder / "run.py")
-        text = README.format(stages=", ".join(wanted), run=config.run)
+        text = README.format(stages=", ".join(wanted), run=config.run, name=out.name)
         (folder / "README.txt").write_text(text, encoding="utf-8")
         _check_size(folder, max_bytes)
         write_contents(
             folder, BUNDLE, run=config.run, config=config_path.name, stages=wanted, carried=carried, versions=versions()
         )
     archive = out.with_name(out.name + ".tar")
-    pack(out, archive)
+    pack(out, archive, out.name)
     say(f"bundle: {out} and {archive.name}, {size_text(archive.stat().st_size)}; runs {', '.join(wanted)} there")
     return archive
 
@@ -105,9 +107,7 @@ def _wanted(stages: Sequence[str], chain: Chain, config: RunConfig, images: Path
     return [name for name in chain.names() if name in set(stages)]
 
 
-def _carried(
-    wanted: Sequence[str], chain: Chain, config: RunConfig, run_folder: Path, config_path: Path
-) -> list[str]:
+def _carried(wanted: Sequence[str], chain: Chain, config: RunConfig, run_folder: Path, config_path: Path) -> list[str]:
     """The stages that the wanted ones read and that do not run there; each must be done here."""
     read = {need for name in wanted for need in chain[name].needs} - set(wanted)
     reasons = stale_stages(chain, run_folder, config.parameters)
@@ -154,57 +154,6 @@ def _check_size(folder: Path, max_bytes: int) -> None:
     if total > max_bytes:
         parts_text = ", ".join(f"{k} {size_text(v)}" for k, v in sorted(sizes.items(), key=lambda kv: -kv[1]))
         raise ValueError(
-            f"the bundle has {size_text(total)}, more than {size_text(max_bytes)} ({parts_text}); take fewer stages with "
-            "--stages, smaller images with --images, or fewer packages"
+            f"the bundle has {size_text(total)}, more than {size_text(max_bytes)} ({parts_text}); take fewer stages "
+            "with --stages, smaller images with --images, or fewer packages"
         )
-
-
-def make_small_images(config_path: Path, side: int, folder: Path, chain: Chain | None = None) -> Path:
-    """A data set of smaller images of a run's cells in ``folder``, and a configuration of a run of its own for them.
-
-    Returns:
-        The new configuration. Its 00_data is run with ``folder`` as the data root (``CYTOLIB_DATA``).
-
-    Raises:
-        ValueError: where 00_data of the configuration is not done here.
-    """
-    import yaml
-
-    from cytolib.bundle.shrink import shrink_data_set
-    from cytolib.data import registry, table
-
-    chain = chain or Chain()
-    config = read_config(config_path, chain)
-    parameters = config.parameters["00_data"]
-    done = runs_root() / config.run
-    reasons = stale_stages(chain, done, config.parameters, until="00_data")["00_data"]
-    if reasons:
-        raise ValueError(
-            f"00_data is not done here ({reasons[0]}); first run `cytolib run --config {config_path} --until 00_data`"
-        )
-    cells = table.read_cells(done / "00_data" / "cells.parquet")
-    name = f"{cells['dataset'].iloc[0]}_{side}px"
-    file = shrink_data_set(cells, table.image_root(cells), folder / name, side)
-    drawn = parameters["dataset"] == "phantoms"
-    labels = parameters["label_set"] or ("eight" if drawn else registry.data_set(parameters["dataset"]).label_set)
-    split = file.with_name("split.csv").resolve()
-    inside = split.is_relative_to(root())
-    values = yaml.safe_load(config_path.read_text(encoding="utf-8"))
-    values["run"] = f"{config.run}-{side}px"
-    values["stages"] = {**(values.get("stages") or {})}
-    values["stages"]["00_data"] = {
-        "dataset": f"csv:{name}/{file.name}",
-        "label_set": labels,
-        "split_file": split.relative_to(root()).as_posix() if inside else str(split),
-    }
-    path = folder / f"{config_path.stem}_{side}px.yaml"
-    with atomic_path(path) as temporary:
-        head = f"# Cells of {config_path.name} at {side} px: a data set of its own, whose cells have other identities.\n"
-        temporary.write_text(head + yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
-    return path
-
-
-def check_data_root(folder: Path) -> None:
-    """Refuse to run 00_data of a data set of smaller images with another data root than its own."""
-    if data_root() != folder.resolve():
-        raise ValueError(f"CYTOLIB_DATA is {data_root()}; expected {folder.resolve()}, where the smaller images lie")

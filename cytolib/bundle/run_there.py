@@ -3,6 +3,8 @@
 It needs nothing but Python until it has looked at everything else; it can be stopped and started again at any time.
 """
 
+# ruff: noqa: UP031, UP036 (an old Python must come as far as the sentence that says so)
+
 import hashlib
 import json
 import os
@@ -10,17 +12,18 @@ import shutil
 import site
 import sys
 import zipfile
+from typing import NoReturn
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOM = 1000000000  # bytes that the runs may need
 
 
-def stop(text):
+def stop(text: str) -> NoReturn:
     sys.stderr.write("run.py: %s\n" % text)
     sys.exit(2)
 
 
-def check_files():
+def check_files() -> None:
     """Every file is there and is the one that was packed."""
     try:
         with open(os.path.join(HERE, "bundle.json")) as file:
@@ -40,7 +43,7 @@ def check_files():
             stop("%s is damaged or was edited; copy the whole folder (or its tar) again" % name)
 
 
-def unpack_wheels():
+def unpack_wheels() -> str:
     """The packages that this machine may lack, unpacked beside the others and installed nowhere."""
     folder, new = os.path.join(HERE, "site"), os.path.join(HERE, ".site.new")
     if os.path.isdir(folder):
@@ -55,7 +58,7 @@ def unpack_wheels():
     return folder
 
 
-def main():
+def main() -> None:
     if sys.version_info < (3, 11):
         stop("Python 3.11 or newer is needed, this is %s; try python3.12 run.py" % sys.version.split()[0])
     sys.stdout.write("checking the files of the bundle ...\n")

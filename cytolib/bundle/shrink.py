@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -40,14 +41,16 @@ def shrink_data_set(cells: pd.DataFrame, root: Path, folder: Path, side: int) ->
             rows = pd.DataFrame([job.result() for job in jobs])
         twice = rows["cell_id"].duplicated()
         if twice.any():
-            raise ValueError(f"{rows.loc[twice, 'path'].iloc[0]}: equal to another image at {side} px; take more pixels")
+            raise ValueError(
+                f"{rows.loc[twice, 'path'].iloc[0]}: equal to another image at {side} px; take more pixels"
+            )
         columns = ["path", "label", "domain", "group", "um_per_px", "mask"]
         rows[columns].to_csv(temporary / "cells.csv", index=False)
         rows[["cell_id", "split"]].to_csv(temporary / "split.csv", index=False)
     return folder / "cells.csv"
 
 
-def _shrink(cell: dict[str, Any], root: Path, folder: Path, side: int) -> dict[str, Any]:
+def _shrink(cell: Mapping[Hashable, Any], root: Path, folder: Path, side: int) -> dict[str, Any]:
     source, stem = root / cell["path"], cell["cell_id"][:24]
     image = load_image(source)
     factor = min(1.0, side / max(image.size))

@@ -25,7 +25,7 @@ MAX_FILES = 100_000
 def take_results(
     archive: Path, *, config_path: Path | None = None, chain: Chain | None = None, say: Callable[[str], None] = print
 ) -> list[str]:
-    """Put the finished stages of ``archive`` into their run; returns their names. Nothing changes unless all of it fits.
+    """Put the finished stages of ``archive`` into their run; returns their names. Nothing changes unless all fits.
 
     Args:
         archive: ``results.tar``, or the name of its pieces without their ends.
@@ -34,7 +34,7 @@ def take_results(
 
     Raises:
         ValueError: in one sentence, for an archive that must not be unpacked or is damaged, another run, stages that
-            nobody asked for, files that no manifest names, or a stage made from other sources or inputs than those here.
+            nobody asked for, files that no manifest names, or a stage made from other sources or inputs than here.
         FileNotFoundError: where the archive, a piece of it or the configuration is missing.
         BlockingIOError: while a `cytolib run` is at work on the run.
     """
@@ -87,14 +87,16 @@ def _check(name: str, staging: Path, archive: Path, config: RunConfig, chain: Ch
     reasons = verify(chain[name], staging, config.parameters[name], chain)
     if reasons:
         raise ValueError(
-            f"{archive}: {name} was not made from what is here ({reasons[0]}); nothing was taken: go back to the sources "
-            "and stages that the bundle was made of, or make a new bundle"
+            f"{archive}: {name} was not made from what is here ({reasons[0]}); nothing was taken: go back to the "
+            "sources and stages that the bundle was made of, or make a new bundle"
         )
     manifest = read_manifest(staging / name)
     named = {NAME, *manifest["outputs"], *([manifest["notebook"]["name"]] if manifest.get("notebook") else [])}
     lying = {p.relative_to(staging / name).as_posix() for p in (staging / name).rglob("*") if p.is_file()}
     if lying != named:
-        raise ValueError(f"{archive}: {name}/{sorted(lying ^ named)[0]} is not named by its manifest; nothing was taken")
+        raise ValueError(
+            f"{archive}: {name}/{sorted(lying ^ named)[0]} is not named by its manifest; nothing was taken"
+        )
 
 
 def _put(new: Path, target: Path) -> None:

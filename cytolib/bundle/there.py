@@ -29,12 +29,19 @@ from cytolib.run.stages import Chain
 from cytolib.run.status import last_failure
 
 Say = Callable[[str], None]
+
+
+def write(text: str) -> None:
+    """Print text as it is: `cytolib run` completes a line when its stage is done."""
+    print(text, end="", flush=True)
+
+
 HEARTBEAT_S = 60.0
 LOGS = ("log.txt", "failed.ipynb", FAILURE)
 
 
 def run_bundle(
-    folder: Path, *, stages: Sequence[str] = (), check_only: bool = False, chain: Chain | None = None, say: Say = print
+    folder: Path, *, stages: Sequence[str] = (), check_only: bool = False, chain: Chain | None = None, say: Say = write
 ) -> int:
     """Run the stages of the bundle in ``folder`` and write ``results.tar`` there; 0 if all of them are done.
 
@@ -65,15 +72,15 @@ def run_bundle(
                 codes.append(
                     run_pipeline(
                         config, cores=threads(), until=name, plain=True, trusted=bundle["carried"], chain=chain,
-                        say=lambda text: say(text.rstrip("\n")) if text.strip() else None,
+                        say=say,
                     )
                 )  # fmt: skip
             pack_results(folder, bundle, chain)
     finally:
         paths, done = pack_results(folder, bundle, chain)
         sizes = size_text(sum(path.stat().st_size for path in paths))
-        say(f"finished: {', '.join(done) or 'nothing'} of {', '.join(bundle['stages'])}")
-        say(f"bring back: {', '.join(path.name for path in paths)} ({sizes}), in {folder}")
+        say(f"finished: {', '.join(done) or 'nothing'} of {', '.join(bundle['stages'])}\n")
+        say(f"bring back: {', '.join(path.name for path in paths)} ({sizes}), in {folder}\n")
     return int(any(codes))
 
 
@@ -100,14 +107,14 @@ def check_machine(wanted: Sequence[str], chain: Chain, made_with: dict[str, str]
     here = versions()
     for name, version in sorted(here.items()):
         other = made_with.get(name)
-        say(f"  {name:<18} {version}{f'  (bundle made with {other})' if other and other != version else ''}")
+        say(f"  {name:<18} {version}{f'  (bundle made with {other})' if other and other != version else ''}\n")
     try:
         try_everything()
     except Exception as error:  # whatever the packages raise, the message is what helps
         raise RuntimeError(f"a small trial of all parts fails here: {type(error).__name__}: {error}") from error
-    say(f"  {'device':<18} {device_name()}, {threads()} cores")
+    say(f"  {'device':<18} {device_name()}, {threads()} cores\n")
     if device_name() == "cpu":
-        say("  note: torch finds no accelerator here; everything runs on the CPU, slowly")
+        say("  note: torch finds no accelerator here; everything runs on the CPU, slowly\n")
 
 
 def stage_imports(name: str, chain: Chain) -> Iterator[str]:
@@ -155,7 +162,7 @@ def _heartbeat(log: Path, say: Say) -> Iterator[None]:
             except OSError:
                 text = ""
             last = text.splitlines()[-1][:100] if text else ""
-            say(f"   {(time.monotonic() - started) / 60:.0f} min, still at work: {last}")
+            say(f"\n   {(time.monotonic() - started) / 60:.0f} min, still at work: {last}\n")
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()
@@ -167,7 +174,7 @@ def _heartbeat(log: Path, say: Say) -> Iterator[None]:
 
 
 def pack_results(folder: Path, bundle: dict[str, Any], chain: Chain) -> tuple[list[Path], list[str]]:
-    """Write ``results.tar`` (or its pieces) in ``folder`` from the stages that verify; the logs of the others go along."""
+    """Write ``results.tar`` (or its pieces) in ``folder`` from the stages that verify; logs of the others go along."""
     config = read_config(folder / "project" / "configs" / bundle["config"], chain)
     run_folder, state = runs_root() / bundle["run"], {}
     with tempfile.TemporaryDirectory(dir=folder, prefix=".results") as name:
@@ -177,7 +184,11 @@ def pack_results(folder: Path, bundle: dict[str, Any], chain: Chain) -> tuple[li
             if not verify(chain[stage], run_folder, config.parameters[stage], chain):
                 state[stage] = "done"
                 manifest = read_manifest(source)
-                files = [NAME, *manifest["outputs"], *([manifest["notebook"]["name"]] if manifest.get("notebook") else [])]
+                files = [
+                    NAME,
+                    *manifest["outputs"],
+                    *([manifest["notebook"]["name"]] if manifest.get("notebook") else []),
+                ]
                 _copy_all(source, packed / "stages" / stage, files)
             else:
                 state[stage] = last_failure(source) or "not finished"

@@ -53,7 +53,7 @@ def fetch_wheels(
         ValueError: for a package that the lock does not have, or a compiled one without ``python``.
         RuntimeError: where pip fails, with its last line.
     """
-    lines = locked_lines(lock, python or "%d.%d" % sys.version_info[:2])
+    lines = locked_lines(lock, python or f"{sys.version_info.major}.{sys.version_info.minor}")
     names = [canonicalize_name(name) for name in (*PURE, *extra)]
     unknown = [name for name in names if name not in lines and name in map(canonicalize_name, extra)]
     if unknown:
@@ -61,7 +61,9 @@ def fetch_wheels(
     wheels = _download([lines[name] for name in names if name in lines], cache, python, machine)
     compiled = [path.name for path in wheels if not path.name.endswith("-none-any.whl")]
     if compiled and not python:
-        raise ValueError(f"{compiled[0]} is compiled for one Python; name the other machine's, for example --python 3.12")
+        raise ValueError(
+            f"{compiled[0]} is compiled for one Python; name the other machine's, for example --python 3.12"
+        )
     return wheels
 
 

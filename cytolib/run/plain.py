@@ -54,8 +54,12 @@ def run_plain_notebook(
         os.close(writing)
     unfinished = unfinished_cell(source, output)
     place = _place(prepared, int(started[-1])) if started else "before the first cell"
-    if code == 0 or (unfinished and "not executed" not in unfinished):
+    if unfinished is None and code == 0:
+        return None
+    if unfinished and "not executed" not in unfinished:
         return unfinished
+    if code == 0:
+        return f"{place}: the process ended here, before the last cell had run"
     if code < 0:
         return f"{place}: the process was killed by signal {-code} (out of memory?)"
     log_text = (folder / "log.txt").read_text(encoding="utf-8", errors="replace")

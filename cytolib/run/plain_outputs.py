@@ -166,6 +166,15 @@ def mime_bundle(value: Any) -> dict[str, Any]:
         picture = io.BytesIO()
         value.savefig(picture, format="png", dpi=value.dpi, bbox_inches="tight")
         return {"image/png": base64.b64encode(picture.getvalue()).decode("ascii"), "text/plain": repr(value)}
+    pandas = sys.modules.get("pandas")
+    if pandas is not None:
+        # pandas takes anything but Jupyter for a terminal, and would leave out columns
+        with pandas.option_context("display.max_columns", 20):
+            return _of_itself(value)
+    return _of_itself(value)
+
+
+def _of_itself(value: Any) -> dict[str, Any]:
     data: dict[str, Any] = {}
     if not isinstance(value, type | types.ModuleType):
         bundle = getattr(value, "_repr_mimebundle_", lambda **_: None)(include=None, exclude=None)

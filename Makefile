@@ -8,10 +8,10 @@ export PYTHONDONTWRITEBYTECODE :=
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: pipeline test lab figures lock clean help
+.PHONY: pipeline test lab figures gpu-bundle lock clean help
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 define CHECK_PYTHON
 $(PYTHON) -c 'import sys; sys.exit("make: Python 3.11 to 3.13 is needed, found %d.%d; name one with PYTHON, for example: make PYTHON=python3.12 ..." % sys.version_info[:2] if not (3, 11) <= sys.version_info[:2] <= (3, 13) else 0)'
@@ -46,6 +46,11 @@ lab: $(READY)  ## open JupyterLab on 127.0.0.1 with its token
 
 figures: $(if $(wildcard $(READY)),,$(FIGURES_READY))  ## draw every figure from stored tables, without torch (RUN=name: of that run; CHECK=1: compare with the published)
 	@$(FIGURES_PYTHON) -m cytolib.cli figures $(if $(RUN),--run '$(RUN)') $(if $(CHECK),--check)
+
+gpu-bundle: CONFIG := $(if $(filter file,$(origin CONFIG)),configs/gpu.yaml,$(CONFIG))
+gpu-bundle: $(READY)  ## a folder and tar for a machine with a GPU, without Jupyter or network (CONFIG=configs/gpu.yaml, OPTIONS=)
+	@$(BIN)/cytolib run --config $(CONFIG) --cores $(CORES) --until $(if $(findstring --images,$(OPTIONS)),00_data,01_embed)
+	@$(BIN)/cytolib bundle make --config $(CONFIG) $(OPTIONS)
 
 lock:  ## resolve pyproject.toml anew into requirements.lock and constraints.txt (needs uv on the path or in .venv)
 	@UV=$$(command -v $(BIN)/uv || command -v uv) && \

@@ -1,4 +1,4 @@
-"""The command line: ``cytolib run | status | doctor | figures | data | publish``."""
+"""The command line: ``cytolib run | status | doctor | figures | data | publish | bundle``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from cytolib.bundle.commands import add_bundle_commands
 
 # What bad input and a broken machine raise; anything else is a bug and says so.
 EXPECTED = (ValueError, TypeError, OSError, RuntimeError, ModuleNotFoundError)
@@ -46,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--until", metavar="STAGE", help="last stage that is wanted")
     run.add_argument("--force", metavar="STAGE", action="append", default=[], help="execute even if unchanged")
     run.add_argument("--cell-timeout", type=int, metavar="SECONDS", help="longest time of one notebook cell")
+    run.add_argument("--plain", action="store_true", help="without Snakemake, papermill and kernels, stage after stage")
 
     status = commands.add_parser("status", parents=[common], help="say of each stage whether it is done, or why not")
     status.set_defaults(do=_status)
@@ -70,6 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     publish = commands.add_parser("publish", parents=[common], help="copy a finished run to papermill_runs/reference")
     publish.set_defaults(do=_publish)
     publish.add_argument("--run", required=True)
+
+    bundle = commands.add_parser("bundle", parents=[common], help="heavy stages on another machine, with a GPU")
+    add_bundle_commands(bundle, common)
 
     stage = commands.add_parser("stage", parents=[common])  # for Snakemake's jobs: without help, it is not listed
     stage.set_defaults(do=_stage)
@@ -112,6 +118,7 @@ def _run(options: argparse.Namespace) -> int:
         until=options.until,
         force=options.force,
         cell_timeout_s=options.cell_timeout,
+        plain=options.plain,
     )
 
 

@@ -154,7 +154,7 @@ def test_what_is_not_verified_is_said_and_not_shown(run: Run) -> None:
         if path.is_file() and path.name != "log.txt":
             path.unlink()
     failure = f"stage 10_figures: ValueError: bad {HOSTILE}; see {run.folder}/10_figures/failed.ipynb"
-    (run.folder / "10_figures" / ".failure.json").write_text(json.dumps({"message": failure}))
+    (run.folder / "10_figures" / ".failure.json").write_text(json.dumps({"message": failure, "time": 0}))
     failed = run.folder / "10_figures" / "failed.ipynb"
     failed.write_text((run.folder / "00_data" / "00_data.ipynb").read_text())
     page = report(run, "00_data")

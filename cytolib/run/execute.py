@@ -21,6 +21,7 @@ from cytolib.run.artefacts import remove, remove_temporaries, sha256, write_json
 from cytolib.run.failure import Failure
 from cytolib.run.kernels import Children, stage_environment
 from cytolib.run.manifest import EXECUTORS, NAME, expected_key, input_sha256, read_manifest
+from cytolib.run.plain import run_plain_notebook
 from cytolib.run.processes import kill_marked
 from cytolib.run.runners import run_notebook, run_script, shown_path
 from cytolib.run.stage import CHECKPOINTS, FOLDER_VARIABLE, PUBLICATION, REQUEST, hash_outputs
@@ -72,6 +73,7 @@ def execute_stage(
     *,
     threads: int | None = None,
     cell_timeout_s: int | None = None,
+    plain: bool = False,
 ) -> dict[str, Any]:
     """Execute one stage in its folder under ``run_folder`` and return its manifest, which is written last.
 
@@ -82,6 +84,7 @@ def execute_stage(
         chain: the chain that the stage belongs to.
         threads: cores that it gets; None takes the stage's own number.
         cell_timeout_s: longest time of one cell (of the whole function, for scripts); None sets no limit.
+        plain: execute notebooks without papermill and kernels (:mod:`cytolib.run.plain`).
 
     Raises:
         StageError: for anything but a complete, published and verified execution. No manifest stands then.
@@ -94,7 +97,7 @@ def execute_stage(
             remove(folder / NAME)
             kill_marked(FOLDER_VARIABLE, str(folder))  # orphans of a killed execution still write here
             _clear(folder)
-            manifest = _execute(spec, folder, parameters, chain, threads or spec.threads, cell_timeout_s)
+            manifest = _execute(spec, folder, parameters, chain, threads or spec.threads, cell_timeout_s, plain)
             write_json(manifest, folder / NAME)
     except StageError as error:
         _note_failure(spec, folder, error)
@@ -131,7 +134,13 @@ def _note_failure(spec: StageSpec, folder: Path, error: StageError) -> None:
 
 
 def _execute(
-    spec: StageSpec, folder: Path, parameters: dict[str, Any], chain: Chain, threads: int, limit_s: int | None
+    spec: StageSpec,
+    folder: Path,
+    parameters: dict[str, Any],
+    chain: Chain,
+    threads: int,
+    limit_s: int | None,
+    plain: bool,
 ) -> dict[str, Any]:
     token = secrets.token_hex(16)
     key = expected_key(spec, parameters, chain)
@@ -141,7 +150,8 @@ def _execute(
     started, start = time.gmtime(), time.monotonic()
     with Children() as children:
         if spec.kind == "notebook":
-            failure = run_notebook(chain.notebook(spec), folder, parameters, environment, limit_s)
+            execute_notebook = run_plain_notebook if plain else run_notebook
+            failure = execute_notebook(chain.notebook(spec), folder, parameters, environment, limit_s)
         else:
             failure = run_script(spec.entry, folder, environment, limit_s)
     kill_marked(FOLDER_VARIABLE, str(folder))  # workers of a killed kernel, which has left them to the system
@@ -155,7 +165,7 @@ def _execute(
     record.pop("token")
     manifest = {
         **record,
-        "executor": EXECUTORS[spec.kind],
+        "executor": EXECUTORS[spec.kind][plain and spec.kind == "notebook"],
         "key": key,
         "parameters": parameters,
         "needs": list(spec.needs),

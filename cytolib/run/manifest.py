@@ -23,7 +23,7 @@ from cytolib.run.stages import Chain, StageSpec
 NAME = "manifest.json"
 SCHEMA = 1
 MAX_BYTES = 32_000_000
-EXECUTORS = {"notebook": "papermill", "script": "script"}
+EXECUTORS = {"notebook": ("papermill", "plain"), "script": ("script",)}  # the first is the usual one
 _SHA = re.compile(r"[0-9a-f]{64}")
 _FIELDS: dict[str, type] = {
     "stage": str,
@@ -126,7 +126,7 @@ def verify(
     except ValueError as error:
         return [str(error)]
     reasons: list[str] = []
-    if manifest["executor"] != EXECUTORS[spec.kind] or manifest["stage"] != spec.name:
+    if manifest["executor"] not in EXECUTORS[spec.kind] or manifest["stage"] != spec.name:
         reasons.append(f"its manifest was written by {manifest['executor']!r} for {manifest['stage']!r}")
     elif manifest["key"] != expected_key(spec, parameters, chain):
         reasons += parameter_changes(manifest["parameters"], parameters) or ["its notebook or entry changed"]
@@ -211,10 +211,17 @@ def stale_stages(
     parameters: Mapping[str, Mapping[str, Any]],
     until: str | None = None,
     force: Iterable[str] = (),
+    trusted: Iterable[str] = (),
 ) -> dict[str, list[str]]:
-    """The reasons of every wanted stage, in order; a stage with none is done."""
+    """The reasons of every wanted stage, in order; a stage with none is done.
+
+    Stages named in ``trusted`` count as done: the caller has checked what of them is there.
+    """
     reasons: dict[str, list[str]] = {}
     for spec in chain.up_to(until):
+        if spec.name in set(trusted):
+            reasons[spec.name] = []
+            continue
         forced = ["it was forced"] if spec.name in set(force) else []
         reasons[spec.name] = forced + verify(spec, run_folder, parameters[spec.name], chain, reasons)
     return reasons

@@ -7,6 +7,7 @@ after, its triggers are off but for the stages named to it, and the lock is one 
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -17,15 +18,18 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cytolib.run.artefacts import FULL_BYTES, remove
-from cytolib.run.config import RunConfig, read_config
+from cytolib.run.config import read_config
 from cytolib.run.follow import Follower, Say, follow
 from cytolib.run.manifest import NAME, previous_manifest, stale_stages
 from cytolib.run.paths import root, runs_root
 from cytolib.run.processes import RUN_VARIABLE, identity, kill_descendants, kill_marked
 from cytolib.run.stages import Chain
+
+if TYPE_CHECKING:
+    from cytolib.run.plan import Plan
 
 
 def run_pipeline(
@@ -35,6 +39,8 @@ def run_pipeline(
     until: str | None = None,
     force: Sequence[str] = (),
     cell_timeout_s: int | None = None,
+    plain: bool = False,
+    trusted: Sequence[str] = (),
     chain: Chain | None = None,
     say: Say | None = None,
 ) -> int:
@@ -46,6 +52,9 @@ def run_pipeline(
         until: last stage that is wanted, with all it needs; None for every stage.
         force: stages to execute even if nothing changed.
         cell_timeout_s: longest time of one notebook cell, in seconds.
+        plain: do without Snakemake, papermill and kernels: one stage after the other.
+        trusted: stages that count as done; the caller has checked what of them is there, which may be a part. A run
+            with such stages gets no report.
         chain: stages and notebooks; None for the project's own.
         say: where text goes; None prints it.
 
@@ -54,6 +63,7 @@ def run_pipeline(
         BlockingIOError: where another process is running this run folder.
     """
     from cytolib.run.execute import exclusive
+    from cytolib.run.plan import Plan
 
     live = say is None and sys.stdout.isatty()
     chain, say = chain or Chain(), say or (lambda text: print(text, end="", flush=True))
@@ -68,22 +78,23 @@ def run_pipeline(
     with exclusive(run_folder / ".pipeline" / "locks" / "run", refusal):
         kill_marked(RUN_VARIABLE, str(run_folder))  # orphans of a run that was killed, as we hold its lock
         _restore(run_folder, chain)
-        reasons = stale_stages(chain, run_folder, config.parameters, until, force)
+        reasons = stale_stages(chain, run_folder, config.parameters, until, force, trusted)
         stale = tuple(name for name, why in reasons.items() if why)
         if stale:
             started = time.monotonic()
             (run_folder / "index.html").unlink(missing_ok=True)  # it would tell of what is about to change
             _say_stale(reasons, run_folder, say)
-            code = _run_snakemake(
-                config, run_folder, chain, stale, force, cores, cell_timeout_s, tuple(reasons), say, live
-            )
-            reasons = stale_stages(chain, run_folder, config.parameters, until)
+            me = os.getpid(), identity(os.getpid())
+            plan = Plan(run_folder, chain, config.parameters, stale, tuple(force), me, cell_timeout_s, plain)
+            code = _run_engine(plan, cores, tuple(reasons), say, live)
+            reasons = stale_stages(chain, run_folder, config.parameters, until, trusted=trusted)
             if not _verified(code, reasons, run_folder, say):
                 return 1
             say(f"done: {len(reasons)} stages verified, {time.monotonic() - started:.0f} s\n")
         else:
             say(f"nothing to do: {len(reasons)} stages of run {config.run} verified\n")
-        _say_results(run_folder, tuple(reasons), config.parameters, bool(stale), say)
+        if not trusted:
+            _say_results(run_folder, tuple(reasons), config.parameters, bool(stale), say)
     return 0
 
 
@@ -108,51 +119,44 @@ def _say_stale(reasons: dict[str, list[str]], run_folder: Path, say: Say) -> Non
             say(f"stale: {name}: {why[0]}{more}\n")
 
 
-def _run_snakemake(
-    config: RunConfig,
-    run_folder: Path,
-    chain: Chain,
-    stale: tuple[str, ...],
-    force: Sequence[str],
-    cores: int,
-    cell_timeout_s: int | None,
-    wanted: tuple[str, ...],
-    say: Say,
-    live: bool,
-) -> int:
-    from cytolib.run.plan import Plan
-
-    me = os.getpid(), identity(os.getpid())
-    plan = Plan(run_folder, chain, config.parameters, stale, tuple(force), me, cell_timeout_s)
-    hidden = plan.file.parent
-    command = [
-        *(sys.executable, "-m", "snakemake", "--snakefile", str(root() / "workflow" / "Snakefile")),
-        *("--directory", str(hidden), "--cores", str(cores), "--nolock", "--rerun-incomplete", "--nocolor"),
-        *("--rerun-triggers", "input", "--scheduler", "greedy", "--config", f"plan={plan.file.name}"),
-        *("--forcerun", *(f"../{name}/{NAME}" for name in stale)),
-        *("--", *(f"../{name}/{NAME}" for name in stale)),
-    ]
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", RUN_VARIABLE: str(run_folder)}
+def _run_engine(plan: Plan, cores: int, wanted: tuple[str, ...], say: Say, live: bool) -> int:
+    """Execute the stages of the plan, by Snakemake or one after the other; returns the engine's exit code."""
+    if plan.plain:
+        command = [sys.executable, "-m", "cytolib.run.serial", str(plan.file), str(cores)]
+    else:
+        command = [
+            *(sys.executable, "-m", "snakemake", "--snakefile", str(root() / "workflow" / "Snakefile")),
+            *("--directory", str(plan.file.parent), "--cores", str(cores), "--nolock", "--rerun-incomplete"),
+            *("--nocolor", "--rerun-triggers", "input", "--scheduler", "greedy", "--config", f"plan={plan.file.name}"),
+            *("--forcerun", *(f"../{name}/{NAME}" for name in plan.stale)),
+            *("--", *(f"../{name}/{NAME}" for name in plan.stale)),
+        ]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", RUN_VARIABLE: str(plan.run_folder)}
     process = None
     with _terminable():
         try:
             _prepare(plan)
-            with open(hidden / "snakemake.log", "wb") as log:
+            with open(_engine_log(plan.run_folder), "wb") as log:
                 process = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
                 )
-            return follow(process, plan.events, Follower(run_folder, wanted, say, live=live))
+            return follow(process, plan.events, Follower(plan.run_folder, wanted, say, live=live))
         finally:
             if process is not None:
                 kill_descendants(process.pid)
                 process.kill()
                 process.wait()
-                kill_marked(RUN_VARIABLE, str(run_folder))  # where Snakemake was killed, nothing leads to its jobs
+                kill_marked(RUN_VARIABLE, str(plan.run_folder))  # where Snakemake was killed, nothing leads to its jobs
             plan.file.unlink(missing_ok=True)
-            _restore(run_folder, chain)
+            _restore(plan.run_folder, plan.chain)
 
 
-def _prepare(plan: Any) -> None:
+def _engine_log(run_folder: Path) -> Path:
+    """What Snakemake, or the process that stands in for it, says of itself."""
+    return run_folder / ".pipeline" / "snakemake.log"
+
+
+def _prepare(plan: Plan) -> None:
     """Write the plan; put the manifests of stale stages aside, where Snakemake does not delete them."""
     hidden = plan.file.parent
     for old in (*hidden.glob("plan-*.json"), *hidden.glob("events-*.jsonl")):
@@ -200,7 +204,7 @@ def _verified(code: int, reasons: dict[str, list[str]], run_folder: Path, say: S
     stale = [name for name, why in reasons.items() if why]
     if not stale and code == 0:
         return True
-    log = run_folder / ".pipeline" / "snakemake.log"
+    log = _engine_log(run_folder)
     if shutil.disk_usage(run_folder).free < FULL_BYTES:
         say(f"{run_folder}: No space left on device; make room there\n")
     changed = [f"{name}: {reasons[name][0]}" for name in stale if (run_folder / name / NAME).is_file()]
@@ -209,7 +213,7 @@ def _verified(code: int, reasons: dict[str, list[str]], run_folder: Path, say: S
     if stale:
         say(f"not done: {', '.join(stale)}; what is verified is kept, the same command goes on from there ({log})\n")
     else:
-        say(f"Snakemake ended with code {code} although every stage verifies; see {log}\n")
+        say(f"the engine ended with code {code} although every stage verifies; see {log}\n")
     return False
 
 
@@ -217,9 +221,13 @@ def _say_results(run_folder: Path, stages: tuple[str, ...], parameters: dict[str
     from cytolib.run.results import key_results_text
 
     report = run_folder / "index.html"
+    text = key_results_text(run_folder)
+    say(text + "\n" if text else "")
+    if importlib.util.find_spec("nbconvert") is None:
+        say("report: none here, nbconvert is missing; `cytolib run` where it is installed writes it\n")
+        return
     if fresh or not report.is_file():
         from cytolib.run.report import write_report
 
         write_report(run_folder, stages, parameters)
-    text = key_results_text(run_folder)
-    say((text + "\n" if text else "") + f"report: {report}\n")
+    say(f"report: {report}\n")

@@ -31,6 +31,7 @@ class Plan:
         forced: those of them that are executed even if nothing changed.
         runner: pid and identity of the process that called; its jobs end with it.
         cell_timeout_s: longest time of a cell, or None.
+        plain: notebooks are executed without papermill and kernels.
     """
 
     run_folder: Path
@@ -40,6 +41,7 @@ class Plan:
     forced: tuple[str, ...]
     runner: tuple[int, str | None]
     cell_timeout_s: int | None = None
+    plain: bool = False
 
     @property
     def file(self) -> Path:
@@ -61,6 +63,7 @@ class Plan:
             "forced": self.forced,
             "runner": self.runner,
             "cell_timeout_s": self.cell_timeout_s,
+            "plain": self.plain,
         }
         write_json(values, self.file)
 
@@ -91,6 +94,7 @@ def read_plan(path: Path) -> Plan:
         forced=tuple(values["forced"]),
         runner=(int(values["runner"][0]), values["runner"][1]),
         cell_timeout_s=values["cell_timeout_s"],
+        plain=values["plain"],
     )
 
 
@@ -102,7 +106,7 @@ def run_planned_stage(path: Path, name: str, threads: int | None = None) -> None
     """
     plan = read_plan(path)
     spec, parameters = plan.chain[name], plan.parameters[name]
-    _end_with(plan.runner, plan.run_folder / name)
+    end_with(plan.runner, plan.run_folder / name)
     manifest, previous = plan.run_folder / name / NAME, previous_manifest(plan.run_folder, name)
     if name not in plan.forced and previous.is_file():
         os.replace(previous, manifest)
@@ -113,16 +117,17 @@ def run_planned_stage(path: Path, name: str, threads: int | None = None) -> None
     plan.report("started", name)
     try:
         done = execute_stage(
-            spec, plan.run_folder, parameters, plan.chain, threads=threads, cell_timeout_s=plan.cell_timeout_s
-        )
+            spec, plan.run_folder, parameters, plan.chain,
+            threads=threads, cell_timeout_s=plan.cell_timeout_s, plain=plan.plain,
+        )  # fmt: skip
     except StageError as error:
         plan.report("failed", name, message=str(error), detail=error.detail)
         raise
     plan.report("done", name, seconds=done["wall_seconds"], memory=done["peak_memory_bytes"])
 
 
-def _end_with(runner: tuple[int, str | None], folder: Path) -> None:
-    """End this process and all of its stage when the runner is gone, even by kill -9, or Snakemake, its parent."""
+def end_with(runner: tuple[int, str | None], folder: Path | None = None) -> None:
+    """End this process and all of its stage when the runner is gone, even by kill -9, or the engine, its parent."""
     parent = os.getppid()
 
     def gone() -> bool:
@@ -130,6 +135,7 @@ def _end_with(runner: tuple[int, str | None], folder: Path) -> None:
 
     def end_stage() -> None:
         kill_descendants()
-        kill_marked(FOLDER_VARIABLE, str(folder))
+        if folder is not None:
+            kill_marked(FOLDER_VARIABLE, str(folder))
 
     end_when(gone, end_stage)

@@ -21,7 +21,10 @@ PACKAGES = (
 # the runner's own modules: they move files and hashes about and cannot change a result
 RUNNER_ONLY = {
     f"cytolib.run.{name}"
-    for name in ("bars", "external", "kernel_start", "manifest", "processes", "record", "script", "sources", "stages")
+    for name in (
+        *("bars", "external", "kernel_start", "manifest", "plain", "plain_backend", "plain_outputs", "processes"),
+        *("record", "script", "sources", "stages"),
+    )
 }
 
 

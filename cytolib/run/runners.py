@@ -17,14 +17,12 @@ from cytolib.run.failure import Failure, code_line, death, first_line, native_li
 from cytolib.run.kernels import kernel_manager_class, this_kernel_spec
 from cytolib.run.log import LOG, progress_file, tidy_log
 from cytolib.run.paths import root
-from cytolib.run.sources import read_notebook
+from cytolib.run.sources import INJECTED, read_notebook
 from cytolib.run.tracebacks import cell_failure, script_failure
 
 if TYPE_CHECKING:
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
-
-INJECTED = "injected-parameters"
 
 
 def run_notebook(
@@ -43,7 +41,7 @@ def run_notebook(
     notebook = nbformat.v4.upgrade(notebook)
     output = folder / "failed.ipynb"
     log_path = folder / LOG
-    environment = _with_progress(environment, folder)
+    environment = with_progress(environment, folder)
     current: list[Any] = []
     kernels: list[subprocess.Popen[bytes]] = []
     ended: Failure | None = None
@@ -79,7 +77,7 @@ def run_notebook(
             ended = Failure(f"{type(raised).__name__}: {first_line(str(raised))}")
     tidy_log(log_path)
     if ended is None:
-        return _unfinished_cell(source, output)
+        return unfinished_cell(source, output)
     place = _place(source, current) if current else "before the first cell"
     if raised_in := _cell_with_error(output):
         failure = cell_failure(shown_path(source), raised_in, place, _error_of(raised_in))
@@ -90,7 +88,7 @@ def run_notebook(
     return replace(ended, place=place, code=code, detail=(*where, *native))
 
 
-def _with_progress(environment: dict[str, str], folder: Path) -> dict[str, str]:
+def with_progress(environment: dict[str, str], folder: Path) -> dict[str, str]:
     """The environment with the name of the stage's progress file, whose old content is removed."""
     path = progress_file(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -152,7 +150,7 @@ def _place(source: Path, started: list[Any]) -> str:
     return f"code cell {numbers[sum(map(_is_code, started)) - 1]}"
 
 
-def _unfinished_cell(source: Path, executed: Path) -> Failure | None:
+def unfinished_cell(source: Path, executed: Path) -> Failure | None:
     """The first code cell of the executed notebook that has not run, or not without an error."""
     cells = read_notebook(executed)["cells"]
     expected = [c["source"] for c in read_notebook(source)["cells"] if _is_code(c)]
@@ -175,7 +173,7 @@ def _unfinished_cell(source: Path, executed: Path) -> Failure | None:
 def run_script(entry: str, folder: Path, environment: dict[str, str], limit_s: int | None) -> Failure | None:
     """Run ``module:function`` in a process of its own; what it prints goes to ``log.txt``."""
     log_path = folder / LOG
-    environment = _with_progress(environment, folder)
+    environment = with_progress(environment, folder)
     command = [sys.executable, "-m", "cytolib.run.script", entry]
     log_path.unlink(missing_ok=True)
     with open(log_path, "ab") as log:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 MAX_NOTEBOOK_BYTES = 50_000_000
+INJECTED = "injected-parameters"  # papermill's tag of the cell that it adds
 
 
 def read_notebook(path: Path) -> dict[str, Any]:

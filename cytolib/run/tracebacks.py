@@ -26,18 +26,22 @@ class Frame:
 
 _CELL = re.compile(r"^\s*Cell In\[(\d+)\], line (\d+)")
 _FILE = re.compile(r"^File (.+?):(\d+)(?:, in (.+?)(?:\(.*)?)?$")
+_PLAIN_CELL = re.compile(r'^  File "<cell (\d+)>", line (\d+)')  # of `cytolib run --plain`
+_SCRIPT = re.compile(r'^  File "(.+)", line (\d+)(?:, in (.+))?$')
 _CHAINED = re.compile(r"^(The above exception was the direct cause|During handling of the above exception)")
 
 
 def ipython_frames(lines: Sequence[str]) -> list[Frame]:
-    """The calls in IPython's traceback, outermost first; of chained exceptions those of the last."""
+    """The calls in a traceback of IPython or of Python, outermost first; of chained exceptions those of the last."""
     frames: list[Frame] = []
     for line in plain("\n".join(lines)).splitlines():
         if _CHAINED.match(line):
             frames = []
         elif found := _CELL.match(line):
             frames.append(Frame(None, int(found[2]), count=int(found[1])))
-        elif found := _FILE.match(line):
+        elif found := _PLAIN_CELL.match(line):
+            frames.append(Frame(None, int(found[2]), count=int(found[1])))
+        elif found := _FILE.match(line) or _SCRIPT.match(line):
             frames.append(Frame(found[1], int(found[2]), found[3] or ""))
     return frames
 
@@ -82,9 +86,6 @@ def _raised_in(frame: Frame) -> str:
     package = Path(cytolib.__file__).parent
     shown = file.relative_to(package.parent) if file.is_relative_to(package) else file
     return f"{shown}:{frame.line}" + (f", in {frame.function}" if frame.function else "")
-
-
-_SCRIPT = re.compile(r'^  File "(.+)", line (\d+)(?:, in (.+))?$')
 
 
 def script_failure(log: Path, code: int) -> Failure:

@@ -97,7 +97,7 @@ def _unknown(folder: Path) -> tuple[str, list[str]]:
 
 def _with_failure(folder: Path, state: str, why: list[str]) -> list[str]:
     failure = last_failure(folder) if state == FAILED else None
-    return [failure] if failure else why
+    return [failure["message"]] if failure else why
 
 
 def _manifest(folder: Path) -> dict[str, Any] | None:

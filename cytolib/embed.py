@@ -71,11 +71,24 @@ def embed(
             unreadable image, a missing scale or a bad argument; FileNotFoundError for a missing image; RuntimeError
             if a worker process dies.
     """
-    job = _job(cells, image_root, encoder, workers, field_of_view_um, cache, progress, shard, precision, batch_size)
-    X = np.empty((len(job.cell_ids), job.encoder.dim), dtype=np.float32)
-    for rows, part in _shards(job):
+    shards = embed_shards(
+        cells,
+        image_root,
+        encoder,
+        workers=workers,
+        field_of_view_um=field_of_view_um,
+        cache=cache,
+        progress=progress,
+        shard=shard,
+        precision=precision,
+        batch_size=batch_size,
+    )
+    rows, part = next(shards)  # a table without rows was refused
+    X = np.empty((len(cells), part.dim), dtype=np.float32)
+    X[rows] = part.X
+    for rows, part in shards:
         X[rows] = part.X
-    return EmbeddingTable(job.cell_ids.astype(np.str_), X, job.metadata)
+    return EmbeddingTable(cells["cell_id"].to_numpy(dtype=np.str_), X, part.metadata)
 
 
 def embed_shards(
@@ -99,13 +112,36 @@ def embed_shards(
     Raises:
         what ``embed`` raises.
     """
-    job = _job(cells, image_root, encoder, workers, field_of_view_um, cache, progress, shard, precision, batch_size)
+    root = Path(image_root)
+    _check_table(cells, root)
+    if workers is not None and workers < 0:
+        raise ValueError(f"workers is {workers}; expected 0 (this process alone), a number of processes, or None")
+    if shard < 1:
+        raise ValueError(f"shard is {shard}; expected at least 1 cell a cache file")
+    scales = _scales(cells, field_of_view_um)
+    model, transform = get_encoder(encoder, precision=precision, batch_size=batch_size)
+    ids = cells["cell_id"].astype(str).to_numpy(dtype=object)
+    job = _Job(
+        root=root,
+        cell_ids=ids,
+        paths=cells["path"].to_numpy(dtype=object),
+        um_per_px=scales,
+        order=np.argsort(ids, kind="stable"),
+        encoder=model,
+        transform=transform,
+        metadata=model.metadata | {"field_of_view_um": repr(float(field_of_view_um)), "fingerprint": model.fingerprint},
+        workers=_default_workers(model, len(cells)) if workers is None else workers,
+        field_of_view_um=float(field_of_view_um),
+        folder=Path(cache) if cache is not None else run.cache_root() / "embeddings",
+        progress=progress,
+        shard=shard,
+    )
     return _shards(job)
 
 
 @dataclass(frozen=True, eq=False)
 class _Job:
-    """Checked arguments of ``embed``, and what follows from them."""
+    """Checked arguments of ``embed_shards``, and what follows from them."""
 
     root: Path
     cell_ids: NDArray[Any]  # (N,) object
@@ -127,44 +163,6 @@ class _Job:
             loader.Task(str(self.root / self.paths[row]), self.cell_ids[row], scale)
             for row, scale in zip(rows.tolist(), scales, strict=True)
         ]
-
-
-def _job(
-    cells: pd.DataFrame,
-    image_root: str | Path,
-    encoder: str,
-    workers: int | None,
-    field_of_view_um: float,
-    cache: str | Path | None,
-    progress: bool,
-    shard: int,
-    precision: str,
-    batch_size: int | None,
-) -> _Job:
-    root = Path(image_root)
-    _check_table(cells, root)
-    if workers is not None and workers < 0:
-        raise ValueError(f"workers is {workers}; expected 0 (this process alone), a number of processes, or None")
-    if shard < 1:
-        raise ValueError(f"shard is {shard}; expected at least 1 cell a cache file")
-    scales = _scales(cells, field_of_view_um)
-    model, transform = get_encoder(encoder, precision=precision, batch_size=batch_size)
-    ids = cells["cell_id"].astype(str).to_numpy(dtype=object)
-    return _Job(
-        root=root,
-        cell_ids=ids,
-        paths=cells["path"].to_numpy(dtype=object),
-        um_per_px=scales,
-        order=np.argsort(ids, kind="stable"),
-        encoder=model,
-        transform=transform,
-        metadata=model.metadata | {"field_of_view_um": repr(float(field_of_view_um)), "fingerprint": model.fingerprint},
-        workers=_default_workers(model, len(cells)) if workers is None else workers,
-        field_of_view_um=float(field_of_view_um),
-        folder=Path(cache) if cache is not None else run.cache_root() / "embeddings",
-        progress=progress,
-        shard=shard,
-    )
 
 
 def _check_table(cells: pd.DataFrame, root: Path) -> None:

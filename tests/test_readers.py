@@ -106,6 +106,22 @@ def test_any_csv_file(tmp_path: Path) -> None:
     assert reading.refused["path"].tolist() == ["lab/c.png"] and "No such file" in reading.refused["reason"][0]
 
 
+def test_a_bad_mask_costs_the_mask_and_not_the_cell(tmp_path: Path) -> None:
+    lines = ["path,label,mask"]
+    for name in ("good", "missing", "broken", "small"):
+        blobs(tmp_path / f"{name}.png", len(lines))
+        lines.append(f"{name}.png,blast,{name}_mask.png")
+    Image.new("L", (64, 64)).save(tmp_path / "good_mask.png")
+    Image.new("L", (9, 9)).save(tmp_path / "small_mask.png")
+    (tmp_path / "broken_mask.png").write_bytes(b"x")
+    (tmp_path / "cells.csv").write_text("\n".join(lines))
+    reading = folders.read_csv_file(tmp_path, "cells.csv", dataset="mine", progress=False)
+    assert reading.cells["mask"].fillna("").tolist() == ["good_mask.png", "", "", ""]
+    reasons = dict(zip(reading.refused["path"], reading.refused["reason"], strict=True))
+    assert set(reasons) == {"missing_mask.png", "broken_mask.png", "small_mask.png"}
+    assert "No such file" in reasons["missing_mask.png"] and "9 x 9 pixels for an image" in reasons["small_mask.png"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

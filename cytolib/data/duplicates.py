@@ -11,7 +11,6 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 _BLOCK = 256  # rows compared at once: 256 x 100,000 cells take 0.8 GB at most
-PAIR_COLUMNS: tuple[str, ...] = ("first", "second", "distance")
 
 
 def drop_exact_duplicates(cells: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

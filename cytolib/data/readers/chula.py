@@ -102,7 +102,6 @@ CARDS = (
             "groups are slides: a random split scores .83 where leaving slides out scores .45",
             "the same cell was photographed several times: 359 pairs within 56 bits of 256, all within their slides",
             "one of these pairs has two classes: E-11_0990_1 is called eosinophil, E-11_0981_1 lymphocyte",
-            "one image is 7 x 8 pixels",
             "the frame follows the cell's size, so that size is no feature here",
         ),
     ),

@@ -6,13 +6,8 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from cytolib.data.readers.common import (
-    Entry,
-    Reading,
-    entries_by_folder,
-    read_entries,
-)
-from cytolib.data.readers.tables import MAX_COLUMNS, check_csv
+from cytolib.data.readers.common import Entry, Reading, entries_by_folder, read_entries
+from cytolib.data.readers.tables import LEFT_OUT, MAX_COLUMNS, check_csv, listed, mask_fault
 from cytolib.data.taxonomy import CELL_TYPES
 from cytolib.text import shown, unfit
 
@@ -74,14 +69,14 @@ def read_image_folder(
 
 
 CSV_COLUMNS = ("path", "label")
-CSV_OPTIONAL = ("domain", "group", "um_per_px", "mask")
 
 
 def read_csv_file(root: str | Path, file: str, *, dataset: str, progress: bool = True) -> Reading:
     """Any CSV file that names images.
 
     Its columns: ``path``, ``label``; if you like, ``domain``, ``group``, ``um_per_px``, ``mask``. Paths are relative to
-    the folder that the CSV file lies in. Images that are not there are refused by name.
+    the folder that the CSV file lies in. Images that are not there are refused by name; so is a mask that is missing,
+    broken or of another size, and its cell is kept without one.
 
     Args:
         root: the image root.
@@ -95,7 +90,8 @@ def read_csv_file(root: str | Path, file: str, *, dataset: str, progress: bool =
     """
     root, path = Path(root), Path(root) / file
     table = _read_table(path)
-    entries = []
+    entries: list[Entry] = []
+    left_out: list[LEFT_OUT] = []
     for line, record in table:
         where = f"{path}, line {line}"
         if not record["path"] or not record["label"]:
@@ -111,17 +107,22 @@ def read_csv_file(root: str | Path, file: str, *, dataset: str, progress: bool =
             raise ValueError(
                 f"{where}: label {shown(record['label'])} is no cell type; expected one of {', '.join(CELL_TYPES)}"
             )
+        image = path.parent / record["path"]
+        mask = path.parent / record["mask"] if record.get("mask") else None
+        if mask and image.is_file() and (reason := mask_fault(image, mask)):
+            left_out.append((mask, reason))
+            mask = None
         entries.append(
             Entry(
-                path.parent / record["path"],
+                image,
                 record["label"],
                 group=record.get("group") or None,
-                mask=path.parent / record["mask"] if record.get("mask") else None,
+                mask=mask,
                 domain=record.get("domain") or dataset,
                 um_per_px=_scale(record.get("um_per_px", ""), where),
             )
         )
-    return read_entries(
+    reading = read_entries(
         root,
         entries,
         dataset=dataset,
@@ -129,6 +130,7 @@ def read_csv_file(root: str | Path, file: str, *, dataset: str, progress: bool =
         domain=dataset,
         progress=progress,
     )
+    return listed(reading, root, left_out)
 
 
 def csv_files(root: Path, file: str) -> list[Path]:

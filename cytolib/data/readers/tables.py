@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+from PIL import Image
 
-from cytolib.data.images import check_plain
+from cytolib.data.images import FORMATS, check_plain, load_mask
 from cytolib.data.readers.common import Reading
 
 MAX_CSV_BYTES = 256_000_000  # two million cells with long paths
@@ -98,6 +99,18 @@ def _place(header: Sequence[str], names: tuple[str, ...], path: Path) -> int:
         if name in header:
             return header.index(name)
     raise ValueError(f"{path}: no column {' or '.join(map(repr, names))}; found {', '.join(header) or 'an empty file'}")
+
+
+def mask_fault(image: Path, mask: Path) -> str:
+    """Why the mask cannot be used; empty if it can."""
+    try:
+        check_plain(image)
+        with Image.open(image, formats=FORMATS) as file:
+            size = file.size
+        height, width = load_mask(mask).shape
+    except (ValueError, OSError, SyntaxError, Image.DecompressionBombError) as error:  # refused with the images
+        return str(error).removeprefix(f"{mask}: ")
+    return "" if (width, height) == size else f"mask of {width} x {height} pixels for an image of {size[0]} x {size[1]}"
 
 
 def listed(reading: Reading, root: Path, left_out: Iterable[LEFT_OUT]) -> Reading:

@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from PIL import Image
-
 from cytolib.data.cards import DataSet, Download
-from cytolib.data.images import FORMATS, ImageFacts, check_plain, load_mask
+from cytolib.data.images import ImageFacts
 from cytolib.data.readers.common import Entry, Reading, find_folder, image_files, other_files, read_entries
-from cytolib.data.readers.tables import LEFT_OUT, find_file, listed, read_rows
+from cytolib.data.readers.tables import LEFT_OUT, find_file, listed, mask_fault, read_rows
 
 #: The repository unpacks as segmentation_WBC-master.
 FOLDERS = ("zheng", "segmentation_WBC-master", "segmentation_WBC")
@@ -61,23 +59,6 @@ def images_and_masks(folder: Path) -> tuple[dict[int, Path], dict[int, Path]]:
     return images, masks
 
 
-def _sound_mask(image: Path, mask: Path) -> str:
-    """Why the mask cannot be used; empty if it can."""
-    try:
-        check_plain(image)
-        with Image.open(image, formats=FORMATS) as file:
-            size = file.size
-        height, width = load_mask(mask).shape
-    except (
-        ValueError,
-        OSError,
-        SyntaxError,
-        Image.DecompressionBombError,
-    ) as error:  # a broken image is refused with the images
-        return str(error).removeprefix(f"{mask}: ")
-    return "" if (width, height) == size else f"mask of {width} x {height} pixels for an image of {size[0]} x {size[1]}"
-
-
 def read(root: Path, scratch: Path | None = None, *, number: int, progress: bool = True) -> Reading:
     """Read ``Dataset <number>`` and ``Class Labels of Dataset <number>.csv``; masks go into the column ``mask``.
 
@@ -103,7 +84,7 @@ def read(root: Path, scratch: Path | None = None, *, number: int, progress: bool
             missing = folder / f"{int(image_id):03d}"
             left_out.append((missing, f"line {line} of {labels.name} names it, but there is no such image"))
             continue
-        reason = _sound_mask(image, mask) if mask else ""
+        reason = mask_fault(image, mask) if mask else ""
         if mask and reason:
             left_out.append((mask, reason))
         entries.append(Entry(image, label, mask=None if reason else mask))

@@ -241,6 +241,8 @@ def test_forest_groups_place_and_judge() -> None:
     assert (first.value, first.low, first.high) == ("0.060", "0.004", "0.130")
     assert accuracy.reference is None and accuracy.rows[0].value == "0.976" and "Higher is better" in accuracy.note
     assert unknown.rows[0].dot is None and unknown.rows[0].value == "1e+300" and unknown.note == ""
+    (close,) = forest_groups([row("e: ratio", "1.056", "1.053", "1.06")])
+    assert (close.rows[0].value, close.rows[0].high) == ("1.056", "1.060"), "no digit that was not read"
     texts = [float(text) for text, _ in differences.ticks]
     assert texts[0] <= -0.06 and texts[-1] >= 0.13 and len(set(texts)) == len(texts)
     for value in ("0", "5e-324", "1e-30", "-3", "1e99", "0.5"):  # one number alone has an axis, too

@@ -112,6 +112,11 @@ def test_a_print_shows_what_is_folded_away(run: Run, browser: Browser) -> None:
     page.goto(addresses(run)[0])
     folded = page.locator("details:not([open]) td").first
     assert not folded.is_visible()
-    page.emulate_media(media="print")
+    page.emulate_media(media="print", color_scheme="dark")
     assert folded.is_visible() and not page.locator("nav.side").is_visible()
+    page.set_viewport_size({"width": 794, "height": 1123})  # A4 at 96 dots an inch
+    assert page.evaluate("document.documentElement.scrollWidth") <= 794
+    assert page.evaluate("getComputedStyle(document.body).color") == "rgb(27, 34, 48)", (
+        "paper is white in the dark, too"
+    )
     page.close()

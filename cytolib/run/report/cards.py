@@ -10,7 +10,7 @@ from cytolib.run.artefacts import tree_sha256
 from cytolib.run.manifest import NAME
 from cytolib.run.report.notebook_text import title_and_question
 from cytolib.run.report.rendering import anchor, href
-from cytolib.run.report.states import StageState
+from cytolib.run.report.states import FAILED, StageState
 
 KEY_STAGE = "10_figures"  # the stage of the paper's figures and the key results
 LARGE_FOLDER = 24  # files; a folder of more is one line
@@ -51,7 +51,7 @@ def _own_files(state: StageState) -> list[tuple[str, str]]:
     """The files that the runner itself keeps in the stage's folder, as words and links."""
     name = state.name
     wanted = (
-        ("executed notebook", f"{name}.html"),
+        ("notebook up to its failure" if state.state == FAILED else "executed notebook", f"{name}.html"),
         (".ipynb", f"{name}.ipynb"),
         ("failed .ipynb", "failed.ipynb"),
         ("log", "log.txt"),

@@ -148,11 +148,12 @@ def _ticks(numbers: Sequence[float]) -> list[float]:
 
 
 def _decimals(numbers: Sequence[float]) -> int:
-    """Decimals that give the largest number three digits, and the range of all of them two."""
-    largest, span = max(map(abs, numbers), default=0.0), max(numbers, default=0.0) - min(numbers, default=0.0)
-    wanted = [2 - math.floor(math.log10(largest))] if largest else [0]
-    wanted += [1 - math.floor(math.log10(span))] if span else []
-    return min(max(0, *wanted), 12)
+    """Decimals that give the largest number three digits, or the four that key results have where all lie close."""
+    largest = max(map(abs, numbers), default=0.0)
+    span = max(numbers, default=0.0) - min(numbers, default=0.0)
+    three = 2 - math.floor(math.log10(largest)) if largest else 0
+    close = 1 - math.floor(math.log10(span)) if span else three
+    return min(max(0, three, min(close, three + 1)), 12)
 
 
 def _digits(ticks: Sequence[float]) -> int:

@@ -21,7 +21,7 @@ from cytolib.run.execute import exclusive
 from cytolib.run.pipeline import run_pipeline
 from cytolib.run.reference import NOT_SHOWN, public_notebook, publish_run
 from cytolib.run.stages import Chain, StageSpec
-from cytolib.run.status import status_lines
+from cytolib.run.status import run_status
 from tests.run_tools import SCRIPT, toy_chain, write_notebook
 
 
@@ -73,8 +73,8 @@ def test_a_run_from_start_to_report_and_again(toy: Path) -> None:
 
     # a damaged output is noticed, only its stage is executed, and what follows is kept as its input is the same
     (folder / "second" / "y.txt").write_text("78")
-    lines, all_done = status_lines(toy / "c.yaml", toy_chain(toy))
-    assert not all_done and any("second" in line and "y.txt was changed or damaged" in line for line in lines)
+    status = run_status(toy / "c.yaml", chain=toy_chain(toy))
+    assert not status.done and status.stages[1].reasons == ["output y.txt was changed or damaged"]
     code_, said = run(toy)
     assert code_ == 0
     assert "stale: second: output y.txt was changed or damaged\n" in said
@@ -83,7 +83,7 @@ def test_a_run_from_start_to_report_and_again(toy: Path) -> None:
     assert (folder / "second" / "y.txt").read_text() == "77"
 
 
-def test_a_failure_is_said_in_three_lines_and_leaves_the_rest(toy: Path) -> None:
+def test_a_failure_is_said_shortly_and_leaves_the_rest(toy: Path) -> None:
     notebooks = toy_chain(toy)
     (toy / "toy_first.py").write_text(
         "def main(stage, seed: int = 0) -> None:\n    stage.path('x.txt').write_text(str(seed))\n"
@@ -94,11 +94,16 @@ def test_a_failure_is_said_in_three_lines_and_leaves_the_rest(toy: Path) -> None
     assert run_pipeline(toy / "c.yaml", chain=chain, say=said.append) == 1
     text = "".join(said)
     log = toy / "runs" / "toy" / "second" / "log.txt"
-    assert f"[2/3] second ... failed\nstage second: ValueError: bad news; see {log}\nnot done: second, third;" in text
-    assert len(text.split("[2/3]")[1].splitlines()) == 3
-    lines, done = status_lines(toy / "c.yaml", chain)
-    assert not done and any("last failure: stage second: ValueError: bad news" in line for line in lines)
-    assert "  first   done: " in lines[1]
+    assert text.split("[2/3] ")[1].splitlines()[:-1] == [
+        "second ... failed",
+        f"stage second: ValueError: bad news; see {log}",
+        f"  in {toy}/toy_second.py:2, in main",
+        "       1  def main(stage, n: int = 2) -> None:",
+        "  >    2      raise ValueError('bad news')",
+    ]
+    assert text.splitlines()[-1].startswith("not done: second, third; what is verified is kept")
+    status = run_status(toy / "c.yaml", chain=chain)
+    assert [stage.state for stage in status.stages] == ["done", "stale", "stale"]
     # repaired, the run goes on from there; --force executes the first again, --until stops before the third
     (toy / "toy_second.py").write_text(SCRIPT)
     said.clear()
@@ -208,14 +213,3 @@ def test_photographs_are_published_as_jpeg_and_charts_as_they_are(toy: Path) -> 
 def test_only_finished_runs_are_published(toy: Path) -> None:
     with pytest.raises(ValueError, match="00_data is not finished"):
         publish_run("toy", toy_chain(toy))
-
-
-def test_doctor_fails_only_for_what_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    from cytolib.run import doctor
-
-    said: list[str] = []
-    optional = doctor.Finding("chromium", "note", "none found", "install it")
-    monkeypatch.setattr(doctor, "CHECKS", (lambda: optional, doctor.check_disk))
-    assert doctor.doctor(said.append) == 0 and any("-> install it" in line for line in said)
-    monkeypatch.setattr(doctor, "CHECKS", (lambda: doctor.Finding("torch", "broken", "no pair", "reinstall"),))
-    assert doctor.doctor(said.append) == 1

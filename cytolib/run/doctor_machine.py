@@ -35,7 +35,7 @@ def check_temp_folder() -> Finding:
 
 
 def check_folder(what: str, folder: Path, variable: str, needed: float) -> Finding:
-    """A file can be written in ``folder``, or in the nearest one above that there is, and ``needed`` bytes are free."""
+    """A file can be written in ``folder``, or in the nearest one above it, and ``needed`` bytes are free."""
     there = _existing(folder)
     shown = f"{folder}" + ("" if there == folder else f" (not there yet, in {there})")
     try:

@@ -93,7 +93,8 @@ def native_lines(log: Path) -> tuple[str, ...]:
         report = lines[fatal[-1] :]
         current = [k for k, line in enumerate(report) if line.startswith(("Current thread", "Stack (most recent"))]
         calls = [line for line in report[current[0] :] if line.startswith("File ")] if current else []
-        lines = [report[0], *calls[: NATIVE_LINES - 1]]
+        begin = next((k for k, line in enumerate(calls) if line.endswith("in <module>")), len(calls))
+        lines = [report[0], *calls[: min(begin + 1, NATIVE_LINES - 1)]]  # below it are the calls of IPython or runpy
     shown = [cut(line) for line in lines[-NATIVE_LINES:]]
     return (f"{LOG} ends:", *(f"  {line}" for line in shown)) if shown else ()
 

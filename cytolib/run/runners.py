@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
 
+OUTPUT_LIMIT_S = 120  # for outputs after a cell has ended; nbclient's 4 s are too few on a busy machine
+
 
 def run_notebook(
     source: Path, folder: Path, parameters: dict[str, Any], environment: dict[str, str], limit_s: int | None
@@ -61,6 +63,7 @@ def run_notebook(
                 stderr_file=log,
                 start_timeout=120,
                 execution_timeout=limit_s,
+                iopub_timeout=OUTPUT_LIMIT_S,
                 # outputs are saved every 30 s and at the end; after every cell would cost seconds with many figures
                 autosave_cell_every=30,
                 kernel_manager_class=_watched(kernel_manager_class(environment, log), kernels),
@@ -69,8 +72,11 @@ def run_notebook(
             )
         except DeadKernelError:
             ended = _dead_kernel(kernels[-1] if kernels else None)
-        except CellTimeoutError:
-            ended, timed_out = Failure(f"ran longer than {limit_s} s and was stopped (set by --cell-timeout)"), True
+        except CellTimeoutError as raised:
+            timed_out = "IOPub" not in str(raised)
+            ended = Failure(f"ran longer than {limit_s} s and was stopped (set by --cell-timeout)")
+            if not timed_out:  # nbclient's own sentence for outputs that do not come
+                ended = Failure(f"its outputs did not all arrive within {OUTPUT_LIMIT_S} s: does it print without end?")
         except papermill.PapermillExecutionError as raised:
             ended = Failure(f"{raised.ename}: {first_line(raised.evalue)}")
         except Exception as raised:  # whatever papermill, nbclient or zmq say, the stage is not finished

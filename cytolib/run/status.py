@@ -12,7 +12,7 @@ from cytolib.run.config import check_run_folder, read_config, stage_parameters
 from cytolib.run.execute import FAILURE
 from cytolib.run.failure import cut
 from cytolib.run.log import LOG, sign_of_life
-from cytolib.run.manifest import previous_manifest, read_manifest, stale_stages
+from cytolib.run.manifest import read_manifest, stale_stages
 from cytolib.run.paths import runs_root
 from cytolib.run.stage import size_text
 from cytolib.run.stages import Chain
@@ -105,8 +105,6 @@ def _stage(run_folder: Path, name: str, reasons: list[str], work: Work | None) -
     state = work.states.get(name, "stale") if work else "stale"
     if state == "running" and work:
         return StageStatus(name, state, reasons, started=work.started.get(name), progress=sign_of_life(folder))
-    if state == "waiting" and previous_manifest(run_folder, name).is_file():
-        reasons = ["it is executed again, or kept if its inputs come out the same"]
     state = "waiting" if state == "waiting" else "stale"
     return StageStatus(name, state, reasons, failure=last_failure(folder))
 
@@ -144,6 +142,8 @@ def _state_line(stage: StageStatus, why: bool) -> str:
     if stage.state == "running":
         since = f"since {_clock(stage.started)}" if stage.started else ""
         return cut(f"running  {since}  {stage.progress}".rstrip())
+    if stage.state == "waiting" and not stage.failure:
+        return "waiting"
     more = f", and {len(stage.reasons) - 1} more (--why)" if len(stage.reasons) > 1 and not why else ""
     return f"{stage.state:<8} {stage.reasons[0]}{more}"
 

@@ -69,6 +69,7 @@ def read_image_folder(
 
 
 CSV_COLUMNS = ("path", "label")
+CSV_OPTIONAL = ("domain", "group", "um_per_px", "mask")
 
 
 def read_csv_file(root: str | Path, file: str, *, dataset: str, progress: bool = True) -> Reading:

@@ -167,7 +167,7 @@ def test_neither_settings_nor_dates_change_the_bytes(tmp_path: Path, monkeypatch
 
     first = line(tmp_path / "a")
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "999999999")
-    with matplotlib.rc_context({"font.family": "serif", "lines.linewidth": 7, "savefig.dpi": 40, "pdf.fonttype": 3}):
+    with matplotlib.rc_context({"font.family": "serif", "axes.xmargin": 0.3, "savefig.dpi": 40, "pdf.fonttype": 3}):
         assert line(tmp_path / "b") == first
 
 

@@ -34,7 +34,7 @@ from cytolib.data.readers import choi
 from cytolib.data.taxonomy import MATURITY
 from cytolib.embed import embed
 from cytolib.evaluate.maturity import cross_validated_scores, maturity_rows, pseudotime
-from cytolib.evaluate.results import result_rows, write_results
+from cytolib.evaluate.results import result_rows
 
 FIELD_UM = 22.0
 SEEDS = (0, 1, 2, 3, 4)
@@ -198,16 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = measure(cells, embeddings(cells, root, encoders), options.seeds)
     print(report(cells, rows))
     if options.out is not None:
-        write(rows, options.out)
-
-
-def write(rows: pd.DataFrame, path: Path) -> None:
-    """A result table as parquet, or as CSV by the file's ending."""
-    if path.suffix == ".parquet":
-        write_results(rows, path)
-        return
-    with run.atomic_path(path) as temporary:
-        rows.to_csv(temporary, index=False, lineterminator="\n")
+        probing.write(rows, options.out)
 
 
 if __name__ == "__main__":

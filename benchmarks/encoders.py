@@ -24,7 +24,7 @@ import pandas as pd
 from sklearn.pipeline import Pipeline
 
 from benchmarks import probing
-from benchmarks.bone_marrow import FIELD_UM, write
+from benchmarks.bone_marrow import FIELD_UM
 from cytolib import run
 from cytolib.classify.probes import knn_probe, tune_logistic_regression
 from cytolib.data.prepare import prepare_cells
@@ -198,7 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.limit:
         print(f"A trial with at most {options.limit} cells a class, split and domain: not a result.")
     if options.out is not None:
-        write(rows, options.out)
+        probing.write(rows, options.out)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,10 @@ def write_noise(file: Path, shape: tuple[int, int], seed: int) -> None:
 
 
 def memory_mib(field: str) -> float:
-    """A field of /proc/self/status in MiB: VmHWM (peak) or VmRSS (now)."""
+    """A field of /proc/self/status in MiB: VmHWM (peak) or VmRSS (now).
+
+    ``ru_maxrss`` will not do: it starts at the peak of the process that started this one.
+    """
     status = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return int(next(line for line in status if line.startswith(field + ":")).split()[1]) / 1024
 

@@ -1,4 +1,4 @@
-"""What the benchmarks of encoders share: names of encoders, cross-validated probes, rows of scores."""
+"""What the benchmarks of encoders share: names of encoders, cross-validated probes, tables of scores."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from cytolib.classify.probes import knn_probe, tune_logistic_regression
 from cytolib.data.taxonomy import MATURITY, stage_of
 from cytolib.evaluate.intervals import METRICS, bootstrap_interval, named_ends
 from cytolib.evaluate.maturity import grouped_folds
+from cytolib.evaluate.results import write_results
 from cytolib.exposure import NONE, encoder_exposure
 
 MOBILENET = "timm:mobilenetv2_100"
@@ -108,6 +109,15 @@ def within_one_stage(y: np.ndarray, predictions: np.ndarray) -> NDArray[np.bool_
 def _stages(names: np.ndarray, line: str) -> NDArray[np.float64]:
     places = [np.nan if stage is None else stage for stage in stage_of(np.ravel(names).tolist(), line)]
     return np.array(places, dtype=np.float64).reshape(np.shape(names))
+
+
+def write(rows: pd.DataFrame, path: Path) -> None:
+    """A result table as parquet, or as CSV by the file's ending."""
+    if path.suffix == ".parquet":
+        write_results(rows, path)
+        return
+    with run.atomic_path(path) as temporary:
+        rows.to_csv(temporary, index=False, lineterminator="\n")
 
 
 def compact(frame: pd.DataFrame, metrics: Sequence[str], index: Sequence[str]) -> str:

@@ -12,11 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cytolib.data.registry import DATA_SETS
-from tests.readme_generation import contaminated, generators, sampling
+from tests.readme_generation import MEASURED, contaminated, generators, measured, sampling
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "papermill_runs" / "reference"
-MEASURED = ROOT / "benchmarks" / "results"
 README = ROOT / "README.md"
 DATA_README = ROOT / "data" / "README.md"
 RUNS = {"default": "phantoms", "pbc": "PBC"}
@@ -94,19 +93,6 @@ def results() -> str:
     return "\n\n".join(parts)
 
 
-Rows = dict[tuple[str, ...], dict[str, float]]
-
-
-def _measured(file: str, *keys: str) -> Rows:
-    """Metrics of a benchmark's table, by the columns ``keys`` and in the table's order."""
-    rows: Rows = {}
-    with open(MEASURED / file, newline="", encoding="utf-8") as table:
-        for row in csv.DictReader(table):
-            metrics = rows.setdefault(tuple(row[key] for key in keys), {"n": float(row["n"])})
-            metrics[row["metric"]] = float(row["value"])
-    return rows
-
-
 def _with_ends(metrics: dict[str, float], name: str) -> str:
     if name not in metrics:
         return ""
@@ -121,7 +107,7 @@ def _plain(encoder: str) -> str:
 
 def encoders() -> str:
     """Probes on PBC and across sites, an encoder a column."""
-    rows = _measured("encoders.csv", "experiment", "domain", "encoder", "method")
+    rows = measured("encoders.csv", "experiment", "domain", "encoder", "method")
     found = {key: metrics for key, metrics in rows.items() if key[3] == "logistic_regression"}
     names = list(dict.fromkeys(key[2] for key in found))
     lines = [
@@ -142,7 +128,7 @@ def encoders() -> str:
 
 def marrow() -> str:
     """Bone marrow of Choi: classification and order, an encoder a row."""
-    rows = _measured("bone_marrow.csv", "encoder", "experiment", "method")
+    rows = measured("bone_marrow.csv", "encoder", "experiment", "method")
     lines = [
         "| encoder | ten classes: balanced accuracy | macro F1 | within one stage | myeloid, all / 144 px frames |"
         " erythroid, all / 144 px frames |",

@@ -1,4 +1,4 @@
-"""The blocks of README.md about generators, from benchmarks/results."""
+"""The blocks of README.md about generators, from benchmarks/results; how such a table is read."""
 
 import csv
 import json
@@ -34,7 +34,7 @@ GENERATOR_ROWS = {
 
 def generators() -> str:
     """Every generator and real cells, a metric a row."""
-    rows = {key[0]: metrics for key, metrics in _overall("generators.csv", "method").items()}
+    rows = {key[0]: metrics for key, metrics in measured("generators.csv", "method").items()}
     names = ["real", *(name for name in rows if name != "real")]
     lines = ["| | " + " | ".join(name.replace("_", " ") for name in names) + " |", "|---|" + "---|" * len(names)]
     for metric, title in GENERATOR_ROWS.items():
@@ -43,13 +43,14 @@ def generators() -> str:
     return "\n".join(lines)
 
 
-def _overall(file: str, *keys: str) -> Rows:
-    """As ``_measured``, of the rows over all seeds."""
+def measured(file: str, *keys: str) -> Rows:
+    """Metrics (and ``n``) over all seeds of a benchmark's table, by the columns ``keys`` and in the table's order."""
     rows: Rows = {}
     with open(MEASURED / file, newline="", encoding="utf-8") as table:
         for row in csv.DictReader(table):
             if row["seed"] == "-1":
-                rows.setdefault(tuple(row[key] for key in keys), {})[row["metric"]] = float(row["value"])
+                metrics = rows.setdefault(tuple(row[key] for key in keys), {"n": float(row["n"])})
+                metrics[row["metric"]] = float(row["value"])
     return rows
 
 

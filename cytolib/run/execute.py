@@ -107,7 +107,7 @@ def _clear(folder: Path, keep: tuple[str, ...] = ()) -> None:
 
 
 def _note_failure(spec: StageSpec, folder: Path, message: str) -> None:
-    """Keep the reason for ``cytolib status``; on a full disk, what the stage has written is of no use and makes room."""
+    """Keep the reason for ``cytolib status``; on a full disk, the stage's useless outputs make room."""
     note = {"stage": spec.name, "message": message, "time": time.time()}
     try:
         write_json(note, folder / FAILURE)

@@ -1,1 +1,1 @@
-"""The fault suite: what breaks a pipeline in real life, played on the real chain. ``python -m tests.faults`` runs it."""
+"""The fault suite: what breaks pipelines in real life, played on the real chain by ``python -m tests.faults``."""

@@ -4,8 +4,8 @@
     python -m tests.faults --only kill disk       cases whose name contains one of these
     python -m tests.faults --seed 3 --out t.csv   other victims and moments; the table as CSV
 
-The last line counts: ``N of N passed``; the exit code is 1 unless all passed. Where mounting is forbidden, cases of full and
-read-only disks are skipped with the reason, and counted as skipped.
+The last line counts: ``N of N passed``; the exit code is 1 unless all passed. Where mounting is forbidden, cases
+of full and read-only disks are skipped with the reason, and counted as skipped.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def undisturbed(folder: Path) -> Undisturbed:
     runs, cache = folder / "runs", folder / "cache"
     environment = {**os.environ, "CYTOLIB_RUNS": str(runs), "CYTOLIB_CACHE": str(cache)}
     environment.pop("OMP_NUM_THREADS", None)
-    command = [sys.executable, "-m", "cytolib.cli", "run", "--config", str(CONFIG), "--cores", "2"]
+    command = [sys.executable, "-m", "cytolib.cli", "run", "--config", str(CONFIG), "--cores", "1"]
     subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
     return Undisturbed.of(runs, cache)
 
@@ -98,9 +98,8 @@ def main(arguments: list[str]) -> int:
             writer.writerows(rows)
     count = {word: sum(row["verdict"] == word for row in rows) for word in ("passed", "FAILED", "skipped")}
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    print(
-        f"{time.monotonic() - started:.0f} s; processor time of all that ended in order: {used.ru_utime + used.ru_stime:.0f} s"
-    )
+    cpu = used.ru_utime + used.ru_stime
+    print(f"{time.monotonic() - started:.0f} s; processor time of all that ended in order: {cpu:.0f} s")
     skipped = f", {count['skipped']} skipped" if count["skipped"] else ""
     print(f"{count['passed']} of {len(rows)} passed{skipped}")
     return int(count["FAILED"] > 0)

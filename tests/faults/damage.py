@@ -142,7 +142,7 @@ DAMAGES: dict[str, Damage] = {
     "picture deleted": (_delete_picture, FIGURES, "is missing"),
     "two figures swapped": (_swap_figures, FIGURES, "was changed or damaged"),
     "output is a link": (_link_output, FIGURES, "is no plain file"),
-    "output's folder is a link": (_link_folder, FIGURES, "link"),
+    "output's folder is a link": (_link_folder, FIGURES, "lies behind a link"),
     "output is a folder": (_output_is_folder, FIGURES, "is no plain file"),
     "executed notebook edited": (_edit_notebook, FIGURES, "was changed or damaged"),
     "manifest garbage": (_manifest_garbage, FIGURES, "not a readable manifest"),
@@ -181,7 +181,7 @@ def play_cache(base: Undisturbed, folder: Path) -> tuple[str, str]:
 
 
 def play_checkpoint(base: Undisturbed, folder: Path, how: Callable[[Path], None]) -> tuple[str, str]:
-    """A damaged checkpoint of the training and a damaged shard of the sweep: neither is used, nobody has to clean up."""
+    """A damaged checkpoint of the training and damaged shards of the sweep: unused, and nobody has to clean up."""
     trial = Trial(base, folder)
     for stage, pattern in ((WEIGHTS, "checkpoints/*.pt"), ("04_sweep", "checkpoints/*.*")):
         for file in _outputs(trial, stage, pattern):

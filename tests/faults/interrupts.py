@@ -70,7 +70,7 @@ class _Kernel:
 
 
 def play_jupyter(base: Undisturbed, folder: Path) -> tuple[str, str]:
-    """Interrupted in its training, notebook 02 publishes nothing; run again, in this kernel or a new one, all is well."""
+    """Interrupted in its training, notebook 02 publishes nothing; run again, in this kernel or a new one, it does."""
     long = long_training(base)
     trial = Trial(base, folder, without=("all",))
     run_folder = trial.runs / "interactive"

@@ -6,6 +6,7 @@ interrupted run loses at most a shard, and the same cells with the same encoder 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import math
 import warnings
@@ -232,8 +233,19 @@ def _shards(job: _Job) -> Iterator[tuple[NDArray[np.int64], EmbeddingTable]]:
             for rows in missing:
                 values = [_advance(bar, next(computed)) for _ in range(0, len(rows), size)]
                 part = EmbeddingTable(job.cell_ids[rows].astype(np.str_), np.concatenate(values), job.metadata)
-                write_embeddings(part, _cache_file(job, rows))
+                _keep(part, _cache_file(job, rows))
                 yield rows, part
+
+
+def _keep(table: EmbeddingTable, file: Path) -> None:
+    """Write a cache file; a cache that may not be written to is warned of, and costs time only."""
+    try:
+        write_embeddings(table, file)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        reason = f"{file.parent}: the cache may not be written to ({error.strerror}), so embeddings are not kept in it"
+        warnings.warn(f"{reason}; set CYTOLIB_CACHE to a folder that may", stacklevel=4)
 
 
 def _compute(job: _Job, batches: Iterator[Sequence[loader.Task]]) -> Iterator[NDArray[np.float32]]:

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -111,6 +112,17 @@ def test_a_failure_is_said_shortly_and_leaves_the_rest(toy: Path) -> None:
     again = "".join(said)
     assert "stale: first: it was forced\n[1/2] first ... " in again and "[2/2] second ... " in again
     assert "third" not in again and "done: 2 stages verified" in again
+
+
+def test_only_what_is_stale_is_executed_whatever_the_times_of_files_say(toy: Path) -> None:
+    assert run(toy)[0] == 0
+    folder = toy / "runs" / "toy"
+    shutil.rmtree(folder / ".pipeline")
+    for age, name in enumerate(("first", "second", "third")):  # each looks older than what it was made from
+        os.utime(folder / name / "manifest.json", (1e9 - age * 1000,) * 2)
+    (folder / "third" / "tables" / "z.txt").write_text("78")
+    code, said = run(toy)
+    assert code == 0 and "[3/3] third ... " in said and "[1/3]" not in said and "[2/3]" not in said
 
 
 def test_two_runs_of_one_folder_do_not_mix(toy: Path) -> None:

@@ -7,6 +7,8 @@ import hashlib
 import json
 import math
 import pickle
+import warnings
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -193,12 +195,21 @@ class Trainer:
             torch.save(state, temporary)
 
     def load(self, file: Path) -> None:
-        """Take the state of a checkpoint of these data and arguments."""
+        """Take the state of a checkpoint of these data and arguments; a damaged one is warned of, and none is taken.
+
+        Raises:
+            ValueError: for a whole checkpoint of something else.
+        """
         try:
+            with zipfile.ZipFile(file) as archive:
+                damaged = archive.testzip()  # torch.load never looks at the checksums
+            if damaged is not None:
+                raise zipfile.BadZipFile(f"the checksum of {damaged} does not fit")
             state = torch.load(file, map_location=self.device, weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"{file}: not a readable checkpoint ({reason}); delete it to train anew") from error
+        except (RuntimeError, EOFError, NotImplementedError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+            reason = " ".join(str(error).split())[:200]
+            warnings.warn(f"{file}: the checkpoint is damaged ({reason}); training begins anew", stacklevel=3)
+            return
         if not isinstance(state, dict) or state.get("key") != self.key:
             raise ValueError(f"{file}: a checkpoint of other data or arguments; delete it to train anew")
         self.denoiser.load_state_dict(state["denoiser"])

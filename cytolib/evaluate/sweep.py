@@ -33,7 +33,7 @@ from cytolib.evaluate.utility import (
     training_sets,
 )
 from cytolib.run import sha256, threads
-from cytolib.run.tables import write_table
+from cytolib.run.tables import read_checked_table, write_table
 
 if TYPE_CHECKING:
     from cytolib.run import Stage
@@ -145,7 +145,7 @@ def run_sweep(
 def _run_seed(splits: dict[str, LabelledCells], seed: int, arguments: dict[str, Any], shard: Path) -> None:
     """All arms of one seed; its two tables are its checkpoint, written last, and a seed that has them is done."""
     files = [Path(f"{shard}-{kind}.parquet") for kind in ("predictions", "quality")]
-    if all(file.is_file() for file in files):
+    if all(read_checked_table(file) is not None for file in files):
         return
     outside = torch.get_num_threads()
     torch.set_num_threads(1)  # bytes must not depend on how many seeds run beside this one
@@ -155,7 +155,7 @@ def _run_seed(splits: dict[str, LabelledCells], seed: int, arguments: dict[str, 
     finally:
         torch.set_num_threads(outside)
     for frame, file in zip((predictions, quality), files, strict=True):
-        write_table(frame, file)
+        write_table(frame, file, checksums=True)
 
 
 def evaluate_seed(

@@ -196,7 +196,9 @@ def output_changes(manifest: Mapping[str, Any], folder: Path) -> list[str]:
         path = folder / name
         try:
             found = path.lstat()
-            if not stat.S_ISREG(found.st_mode):
+            if path.parent.resolve() != folder.resolve() / PurePosixPath(name).parent:
+                reasons.append(f"output {name} lies behind a link")
+            elif not stat.S_ISREG(found.st_mode):
                 reasons.append(f"output {name} is no plain file")
             elif found.st_size != expected["bytes"] or sha256(path) != expected["sha256"]:
                 reasons.append(f"output {name} was changed or damaged")

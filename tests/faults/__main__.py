@@ -1,0 +1,131 @@
+"""``python -m tests.faults``: every fault, played on the real chain, as a table.
+
+    python -m tests.faults                        all cases, seed 0
+    python -m tests.faults --only kill disk       cases whose name contains one of these
+    python -m tests.faults --seed 3 --out t.csv   other victims and moments; the table as CSV
+
+The last line counts: ``N of N passed``; the exit code is 1 unless all passed. Where mounting is forbidden, cases
+of full and read-only disks are skipped with the reason, and counted as skipped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.faults.cases import Case, all_cases
+from tests.faults.trial import CONFIG, Skipped, Undisturbed
+
+COLUMNS = ("case", "played", "said", "after", "seconds", "verdict")
+
+
+def undisturbed(folder: Path) -> Undisturbed:
+    """Run the tiny chain from nothing to its end, with nothing in its way."""
+    runs, cache = folder / "runs", folder / "cache"
+    environment = {**os.environ, "CYTOLIB_RUNS": str(runs), "CYTOLIB_CACHE": str(cache)}
+    environment.pop("OMP_NUM_THREADS", None)
+    command = [sys.executable, "-m", "cytolib.cli", "run", "--config", str(CONFIG), "--cores", "1"]
+    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+    return Undisturbed.of(runs, cache)
+
+
+def play(case: Case, base: Undisturbed, folder: Path) -> dict[str, str]:
+    """Play one case in a folder of its own; a row of the table."""
+    folder.mkdir()
+    started, said, after, verdict = time.monotonic(), "", "", "passed"
+    try:
+        said, after = case.play(base, folder)
+    except Skipped as reason:
+        said, verdict = str(reason), "skipped"
+    except Exception as error:  # whatever it is, the case has not passed, and the others go on
+        said, verdict = f"{type(error).__name__}: {error}", "FAILED"
+        if not isinstance(error, AssertionError):
+            traceback.print_exc()
+    shutil.rmtree(folder, ignore_errors=True)
+    values = (case.name, case.what, said, after, f"{time.monotonic() - started:.1f}", verdict)
+    return {name: " ".join(value.split()) for name, value in zip(COLUMNS, values, strict=True)}
+
+
+def line(row: dict[str, str]) -> str:
+    """A row of the table for the terminal; a failure is told in full."""
+    said = row["said"] if row["verdict"] == "FAILED" else _cut(row["said"], 70)
+    return (
+        f"{row['verdict']:<8}{row['case']:<15}{_cut(row['played'], 44):<45}{row['seconds']:>6} s  "
+        f"{row['after']:<34} {said}"
+    ).rstrip()
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def main(arguments: list[str]) -> int:
+    """Play the chosen cases and print the table."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description="the fault suite")
+    parser.add_argument("--seed", type=int, default=0, help="of victims and moments (default: 0)")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="cases whose name contains one of these")
+    parser.add_argument("--out", type=Path, metavar="FILE.csv", help="write the table")
+    parser.add_argument("--base", type=Path, metavar="DIR", help="keep the undisturbed run there, or use the one there")
+    parser.add_argument("--list", action="store_true", help="name the cases and stop")
+    options = parser.parse_args(arguments)
+    cases = [c for c in all_cases(options.seed) if not options.only or any(word in c.name for word in options.only)]
+    if options.list or not cases:
+        print("\n".join(f"{case.name:<15}{case.what}" for case in cases) or "no case has such a name; try --list")
+        return 0 if cases else 2
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="faults-") as name:
+        folder = Path(name)
+        base = _base(options.base or folder / "base")
+        print(f"the undisturbed run: {sum(base.seconds.values()):.0f} s in its stages", flush=True)
+        rows = []
+        with ThreadPoolExecutor(2) as lanes:  # two cores: two cases side by side
+            for row in lanes.map(lambda pair: _played(*pair, base, folder), enumerate(cases)):
+                rows.append(row)
+    if options.out:
+        with open(options.out, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
+    count = {word: sum(row["verdict"] == word for row in rows) for word in ("passed", "FAILED", "skipped")}
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = used.ru_utime + used.ru_stime
+    print(f"{time.monotonic() - started:.0f} s; processor time of all that ended in order: {cpu:.0f} s")
+    skipped = f", {count['skipped']} skipped" if count["skipped"] else ""
+    print(f"{count['passed']} of {len(rows)} passed{skipped}")
+    return int(count["FAILED"] > 0)
+
+
+def _base(folder: Path) -> Undisturbed:
+    if (folder / "runs" / "tiny" / "index.html").is_file():
+        return Undisturbed.of(folder / "runs", folder / "cache")
+    return undisturbed(folder)
+
+
+def _played(number: int, case: Case, base: Undisturbed, folder: Path) -> dict[str, str]:
+    row = play(case, base, folder / f"{number}")
+    print(line(row), flush=True)
+    return row
+
+
+def _in_namespace() -> None:
+    """Without root, start again as root of a user namespace, where mounting is allowed; where there are none, go on."""
+    if os.geteuid() == 0 or os.environ.get("CYTOLIB_FAULTS_NAMESPACE") or not (program := shutil.which("unshare")):
+        return
+    if subprocess.run([program, "-rm", "true"], capture_output=True, check=False).returncode == 0:
+        os.environ["CYTOLIB_FAULTS_NAMESPACE"] = "1"
+        os.execv(program, [program, "-rm", sys.executable, "-m", "tests.faults", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    _in_namespace()
+    sys.exit(main(sys.argv[1:]))

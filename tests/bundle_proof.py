@@ -120,7 +120,8 @@ def main(work: Path, config: str) -> None:
     assert first.stdout is not None
     for line in first.stdout:
         print(f"    {line}", end="", flush=True)
-        if "02_train_diffusion ..." in line and " s, " in line:
+        if "to run: 03_sample" in line:
+            time.sleep(15)  # until it is in the middle of it
             first.kill()
     first.wait()
     say(f"killed there (exit code {first.returncode}); started again")

@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from cytolib.bundle import run_there
 from cytolib.bundle.make import make_bundle
 from cytolib.bundle.shrink import shrink_data_set
 from cytolib.bundle.small import make_small_images
 from cytolib.data import prepare, table
-from cytolib.run import root
+from cytolib.run import root, sha256
 from cytolib.run.config import read_config
 from cytolib.run.pipeline import run_pipeline
 from cytolib.run.stages import Chain
@@ -82,7 +83,11 @@ def test_a_bundle_with_images_is_a_run_of_its_own(tmp_path: Path, monkeypatch: p
     images = tmp_path / "images" / "phantoms_48px"
     make_bundle(small, tmp_path / "b", [], images=images, say=lambda _: None)
     bundle = tmp_path / "b"
-    assert len(list((bundle / "data" / "phantoms_48px" / "images").glob("*"))) >= len(old)
+    monkeypatch.setattr(run_there, "HERE", str(bundle))
+    run_there.check_files()
+    run_there.unpack_images()
+    assert sha256(bundle / "data" / "phantoms_48px") == sha256(images) and len(list(images.rglob("*"))) > len(old)
+    run_there.unpack_images()  # and once more: they are there
     assert sorted(p.name for p in (bundle / "runs" / "few-48px").iterdir()) == ["00_data"]
     text = (bundle / "bundle.json").read_text()
     for stage in ("01_embed", "02_train_diffusion", "03_sample", "04_sweep"):

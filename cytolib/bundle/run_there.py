@@ -58,6 +58,21 @@ def unpack_wheels() -> str:
     return folder
 
 
+def unpack_images() -> None:
+    """Images travel in one file; they are unpacked to a folder of its name."""
+    data = os.path.join(HERE, "data")
+    for name in sorted(os.listdir(data)) if os.path.isdir(data) else []:
+        folder, new = os.path.join(data, name[: -len(".zip")]), os.path.join(data, ".new")
+        if not name.endswith(".zip") or os.path.isdir(folder):
+            continue
+        sys.stdout.write("unpacking %s ...\n" % name)
+        sys.stdout.flush()
+        shutil.rmtree(new, ignore_errors=True)
+        with zipfile.ZipFile(os.path.join(data, name)) as images:
+            images.extractall(new)
+        os.rename(new, folder)
+
+
 def main() -> None:
     if sys.version_info < (3, 11):
         stop("Python 3.11 or newer is needed, this is %s; try python3.12 run.py" % sys.version.split()[0])
@@ -68,6 +83,7 @@ def main() -> None:
     if not os.access(HERE, os.W_OK):
         stop("%s cannot be written to; copy the folder to a place that can" % HERE)
     check_files()
+    unpack_images()
     paths = [os.path.join(HERE, "project"), unpack_wheels()]
     if site.ENABLE_USER_SITE:  # stages run without it, but torch may well be installed there
         paths.append(site.getusersitepackages())

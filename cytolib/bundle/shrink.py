@@ -60,7 +60,7 @@ def _shrink(cell: Mapping[Hashable, Any], root: Path, folder: Path, side: int) -
         shutil.copyfile(source, target)
     else:
         size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
-        options: dict[str, Any] = {"quality": JPEG_QUALITY} if jpeg else {"optimize": True}
+        options: dict[str, Any] = {"optimize": True} | ({"quality": JPEG_QUALITY} if jpeg else {})
         image.resize(size, Image.Resampling.LANCZOS).save(target, **options)
     with Image.open(target) as written:
         scale = max(image.size) / max(written.size)

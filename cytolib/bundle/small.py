@@ -28,6 +28,7 @@ def prepare_small_images(config_path: Path, side: int, out: Path) -> tuple[Path,
     folder = Path(f"{Path(out).resolve()}_images")
     config = make_small_images(config_path, side, folder)
     command = [sys.executable, "-m", "cytolib", "run", "--config", str(config), "--until", "00_data"]
+    command += ["--force", "00_data"]  # images in a data root are no inputs of a manifest: new ones must be read
     print(f"00_data of the smaller images, with CYTOLIB_DATA={folder}", flush=True)
     if subprocess.run(command, env={**os.environ, "CYTOLIB_DATA": str(folder)}, check=False).returncode:
         raise RuntimeError(f"00_data failed on the images of {folder}; see above")

@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,12 +90,14 @@ def run_pipeline(
             code = _run_engine(plan, cores, tuple(reasons), say, live)
             reasons = stale_stages(chain, run_folder, config.parameters, until, trusted=trusted)
             if not _verified(code, reasons, run_folder, say):
+                with suppress(OSError):  # the disk may be full; what is verified stands without a report
+                    _write_report(run_folder, [n for n, why in reasons.items() if not why], config.parameters, chain)
                 return 1
             say(f"done: {len(reasons)} stages verified, {time.monotonic() - started:.0f} s\n")
         else:
             say(f"nothing to do: {len(reasons)} stages of run {config.run} verified\n")
         if not trusted:
-            _say_results(run_folder, tuple(reasons), config.parameters, bool(stale), say)
+            _say_results(run_folder, tuple(reasons), config.parameters, chain, say)
     return 0
 
 
@@ -217,17 +220,23 @@ def _verified(code: int, reasons: dict[str, list[str]], run_folder: Path, say: S
     return False
 
 
-def _say_results(run_folder: Path, stages: tuple[str, ...], parameters: dict[str, Any], fresh: bool, say: Say) -> None:
+def _say_results(run_folder: Path, stages: tuple[str, ...], parameters: dict[str, Any], chain: Chain, say: Say) -> None:
     from cytolib.run.results import key_results_text
 
-    report = run_folder / "index.html"
     text = key_results_text(run_folder)
     say(text + "\n" if text else "")
-    if importlib.util.find_spec("nbconvert") is None:
+    report = run_folder / "index.html"
+    if not report.is_file() and not _write_report(run_folder, stages, parameters, chain):
         say("report: none here, nbconvert is missing; `cytolib run` where it is installed writes it\n")
         return
-    if fresh or not report.is_file():
-        from cytolib.run.report import write_report
-
-        write_report(run_folder, stages, parameters)
     say(f"report: {report}\n")
+
+
+def _write_report(run_folder: Path, stages: Sequence[str], parameters: dict[str, Any], chain: Chain) -> bool:
+    """Write the run's page; False where nbconvert is missing, on a machine that only executes stages."""
+    if importlib.util.find_spec("nbconvert") is None:
+        return False
+    from cytolib.run.report import write_report
+
+    write_report(run_folder, stages, parameters, chain)
+    return True

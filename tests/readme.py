@@ -1,8 +1,8 @@
 """The READMEs' made blocks: `python -m tests.readme` writes them anew.
 
 Between `<!-- NAME -->` and `<!-- /NAME -->`. In README.md: `times` (of each stage) and `results` (key results of each
-run), from the committed reference runs; `encoders`, `marrow` and `speed`, from benchmarks/results. In data/README.md:
-`datasets`, from the registry.
+run), from the committed reference runs; `findings`, from benchmarks/results. In benchmarks/README.md: a block a
+benchmark, from benchmarks/results. In data/README.md: `datasets`, from the registry.
 """
 
 import csv
@@ -12,12 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cytolib.data.registry import DATA_SETS
+from tests.readme_findings import findings
 from tests.readme_generation import MEASURED, contaminated, generators, measured, sampling
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "papermill_runs" / "reference"
 README = ROOT / "README.md"
 DATA_README = ROOT / "data" / "README.md"
+MEASUREMENTS = ROOT / "benchmarks" / "README.md"
 RUNS = {"default": "phantoms", "pbc": "PBC"}
 QUESTIONS = {
     "00_data": (
@@ -181,7 +183,8 @@ def filled(text: str, *blocks: Callable[[], str]) -> str:
 
 
 FILES: dict[Path, tuple[Callable[[], str], ...]] = {
-    README: (times, results, generators, contaminated, sampling, encoders, marrow, speed),
+    README: (times, results, findings),
+    MEASUREMENTS: (generators, contaminated, sampling, encoders, marrow, speed),
     DATA_README: (datasets,),
 }
 

@@ -72,7 +72,7 @@ def contaminated() -> str:
     ]
     told = []
     for metric in ("macro_f1", "balanced_accuracy"):
-        rows, title = _protocol_means(metric), metric.replace("_", " ").replace("f1", "F1")
+        rows, title = protocol_means(metric), metric.replace("_", " ").replace("f1", "F1")
         alone = rows["none", "plain", "0", "honest", "real"]
         for key in [key[:3] for key in rows if key[2:] == ("5000", "contaminated", "mixed")]:
             mixed, real, honest = (
@@ -90,7 +90,7 @@ def contaminated() -> str:
     return "\n".join([*lines, "", f"Real cells alone: {'. '.join(told)}."])
 
 
-def _protocol_means(metric: str) -> dict[tuple[str, ...], list[float]]:
+def protocol_means(metric: str) -> dict[tuple[str, ...], list[float]]:
     """Values of each seed, in the order of seeds, by generator, classifier, number, protocol and scored set."""
     found: dict[tuple[str, ...], dict[int, float]] = {}
     keys = ("generator", "classifier", "n_per_class", "protocol", "scored")

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 import re
+import subprocess
+import sys
+from pathlib import Path
 
-from tests.readme import FILES, README, REFERENCE, ROOT, RUNS, filled
+import pytest
+
+from tests.readme import FILES, REFERENCE, ROOT, RUNS, filled
 
 
 def test_made_blocks_are_those_of_the_reference_runs_and_the_registry() -> None:
@@ -15,15 +21,26 @@ def test_made_blocks_are_those_of_the_reference_runs_and_the_registry() -> None:
         assert text == filled(text, *blocks), "run `python -m tests.readme`"
 
 
-def test_links_and_make_targets_exist() -> None:
-    text = README.read_text(encoding="utf-8") + (ROOT / "data" / "README.md").read_text(encoding="utf-8")
+PAGES = (*FILES, ROOT / "CONTRIBUTING.md")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_commands_and_files_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#]+)\)", text):
-        assert target.startswith("http") or (ROOT / target).exists(), target
-    rules = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-    for target in re.findall(r"(?:^|`)make ([a-z]+)", text, re.MULTILINE):
+        assert target.startswith("http") or (page.parent / target).exists(), target
+    rules = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    for target in re.findall(r"(?:^|`)make ([a-z-]+)", text, re.MULTILINE):
         assert target in rules, target
     for config in re.findall(r"configs/[a-z]+\.yaml", text):
         assert (ROOT / config).is_file(), config
+    for module in re.findall(r"python -m ((?:tests|benchmarks|cytolib)[\w.]*)", text):
+        assert importlib.util.find_spec(module), module
+    commands = subprocess.run([sys.executable, "-m", "cytolib.cli", "--help"], capture_output=True, text=True).stdout
+    for command in re.findall(r"(?:^|`|bin/)cytolib ([a-z]+)", text, re.MULTILINE):
+        assert re.search(rf"^    {command}\b", commands, re.MULTILINE), command
+    for path in re.findall(r"`((?:cytolib|tests|benchmarks|configs|notebooks|workflow)/[\w./*]+)`", text):
+        assert list(ROOT.glob(path)), path
 
 
 def test_reference_runs_are_small_and_name_no_machine() -> None:

@@ -22,10 +22,10 @@ def _generators() -> str:
     betrayed = {name: f"{rows[name]['membership_by_distance_auc']:.2f}" for name in ("diffusion", "smote")}
     return (
         "**Synthetic cells train as good a classifier as real ones, and no better** (PBC, balanced accuracy: "
-        f"real {useful['real']}, diffusion {useful['diffusion']}, class Gaussian {useful['class_gaussian']}). Diffusion "
-        f"cells lie among real ones (precision {precise['diffusion']}; Gaussian {precise['class_gaussian']}) without giving "
-        f"their training cells away by distance (AUC {betrayed['diffusion']}; SMOTE {betrayed['smote']}). "
-        "`python -m benchmarks.generators`"
+        f"real {useful['real']}, diffusion {useful['diffusion']}, class Gaussian {useful['class_gaussian']}). "
+        f"Diffusion cells lie among real ones (precision {precise['diffusion']}; Gaussian "
+        f"{precise['class_gaussian']}) without giving their training cells away by distance (AUC "
+        f"{betrayed['diffusion']}; SMOTE {betrayed['smote']}). `python -m benchmarks.generators`"
     )
 
 

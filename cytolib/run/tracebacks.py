@@ -26,16 +26,13 @@ class Frame:
 
 _CELL = re.compile(r"^\s*Cell In\[(\d+)\], line (\d+)")
 _FILE = re.compile(r"^File (.+?):(\d+)(?:, in (.+?)(?:\(.*)?)?$")
-_CHAINED = re.compile(r"^(The above exception was the direct cause|During handling of the above exception)")
 
 
 def ipython_frames(lines: Sequence[str]) -> list[Frame]:
-    """The calls in IPython's traceback, outermost first; of chained exceptions those of the last."""
+    """The calls in IPython's traceback, outermost first; those of the last exception of a chain come last."""
     frames: list[Frame] = []
     for line in plain("\n".join(lines)).splitlines():
-        if _CHAINED.match(line):
-            frames = []
-        elif found := _CELL.match(line):
+        if found := _CELL.match(line):
             frames.append(Frame(None, int(found[2]), count=int(found[1])))
         elif found := _FILE.match(line):
             frames.append(Frame(found[1], int(found[2]), found[3] or ""))

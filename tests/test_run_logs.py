@@ -21,9 +21,9 @@ from tqdm import tqdm as plain
 for bar in (auto, plain):
     for _ in bar(range(3_000), desc="cells", mininterval=0):
         pass
-list(trange(3, desc="quiet", leave=False))
+_ = list(trange(3, desc="quiet", leave=False))
 print("\\x1b[31mred\\x1b[0m", file=sys.stderr)
-list(auto(range(3), disable=True))"""
+_ = list(auto(range(3), disable=True))"""
 
 
 @pytest.mark.parametrize("kind", ["notebook", "script"])

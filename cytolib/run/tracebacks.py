@@ -28,16 +28,13 @@ _CELL = re.compile(r"^\s*Cell In\[(\d+)\], line (\d+)")
 _FILE = re.compile(r"^File (.+?):(\d+)(?:, in (.+?)(?:\(.*)?)?$")
 _PLAIN_CELL = re.compile(r'^  File "<cell (\d+)>", line (\d+)')  # of `cytolib run --plain`
 _SCRIPT = re.compile(r'^  File "(.+)", line (\d+)(?:, in (.+))?$')
-_CHAINED = re.compile(r"^(The above exception was the direct cause|During handling of the above exception)")
 
 
 def ipython_frames(lines: Sequence[str]) -> list[Frame]:
-    """The calls in a traceback of IPython or of Python, outermost first; of chained exceptions those of the last."""
+    """The calls in a traceback of IPython or of Python, outermost first; those of the last of a chain come last."""
     frames: list[Frame] = []
     for line in plain("\n".join(lines)).splitlines():
-        if _CHAINED.match(line):
-            frames = []
-        elif found := _CELL.match(line):
+        if found := _CELL.match(line):
             frames.append(Frame(None, int(found[2]), count=int(found[1])))
         elif found := _PLAIN_CELL.match(line):
             frames.append(Frame(None, int(found[2]), count=int(found[1])))

@@ -181,6 +181,33 @@ def click_run_all(page: Page) -> None:
     page.locator('.lm-Menu-item[data-command="runmenu:run-all"]').click()
 
 
+def restart_and_run_all(page: Page) -> None:
+    """Run > Restart Kernel and Run All Cells..., and yes in the dialog."""
+    page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
+    page.locator('.lm-Menu-item[data-command="runmenu:restart-and-run-all"]').click()
+    page.locator(".jp-Dialog .jp-mod-accept").click()
+    page.locator(".jp-Dialog").wait_for(state="detached")
+    # the new kernel clears every prompt before it sets its own: the old ones must not be taken for an end
+    page.wait_for_function(f"() => !({PROMPTS})().some(prompt => /[0-9]/.test(prompt))", timeout=90_000)
+
+
+def press_stop(page: Page) -> None:
+    """The stop button of the notebook's toolbar, which interrupts the kernel (as the keys I I do)."""
+    page.locator(f'{NOTEBOOK} [data-jp-item-name="interrupt"] jp-button').click()
+
+
+def wait_for_text(page: Page, number: int, pattern: str, timeout: float) -> None:
+    """Return when the outputs of code cell ``number`` (counted from 1) show what the regular expression names."""
+    page.wait_for_function(
+        """([selector, index, pattern]) => {
+            const cell = document.querySelectorAll(selector)[index]
+            return new RegExp(pattern).test(cell.querySelector('.jp-Cell-outputArea')?.innerText ?? '')
+        }""",
+        arg=[f"{NOTEBOOK} .jp-CodeCell", number - 1, pattern],
+        timeout=timeout * 1000,
+    )
+
+
 def wait_for_end(page: Page, timeout: float) -> str | None:
     """Return when no cell waits any more; a sentence if the kernel died or the time ran out before."""
     end = time.monotonic() + timeout

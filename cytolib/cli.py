@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cytolib.bundle.commands import add_bundle_commands
+from cytolib.text import printable
 
 # What bad input and a broken machine raise; anything else is a bug and says so.
 EXPECTED = (ValueError, TypeError, OSError, RuntimeError, ModuleNotFoundError)
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if options.debug:
             raise
-        text = " ".join(str(error).split()) or type(error).__name__
+        text = printable(" ".join(str(error).split())) or type(error).__name__
         if not isinstance(error, EXPECTED) or isinstance(error, (NotImplementedError, RecursionError)):
             text = f"unexpected {type(error).__name__}: {text}; the same command with --debug shows where"
         print(f"cytolib: {text}", file=sys.stderr)

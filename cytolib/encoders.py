@@ -18,6 +18,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -32,6 +33,7 @@ from PIL import Image
 
 from cytolib import dinobloom, morphometry, run
 from cytolib import weights as weight_files
+from cytolib.text import shown
 
 if TYPE_CHECKING:
     from cytolib.inference import Forward
@@ -45,6 +47,15 @@ DINOV2: dict[str, str] = {
     "dinov2-g": "vit_giant_patch14_dinov2.lvd142m",
 }
 DINOV2_SIZE = 224  # as DinoBloom, to be compared with it; trained at 518 px, so its position table is resampled
+MAX_IMAGE_SIZE = 2048  # pixels a side; a cell has a tenth of it
+#: What timm's factory takes beside a model's own options: other weights, other paths, other code.
+_RESERVED = frozenset(
+    {
+        *("checkpoint_path", "cache_dir", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay"),
+        *("pretrained_strict", "pretrained_model_args", "features_only", "scriptable", "exportable", "no_jit"),
+        *("num_classes", "img_size", "device", "dtype"),
+    }
+)
 _OWN_OPTIONS = ("weights", "image_size", "mean", "std", "interpolation")
 _LIBRARIES = {"morphometry": ("numpy", "scipy", "scikit-image", "pillow"), "timm": ("timm", "torch", "pillow")}
 
@@ -133,6 +144,8 @@ def _named(
     size_in_name = options.pop("image_size", None)
     if image_size is None and size_in_name is not None:
         image_size = _integer(size_in_name, name)
+    if image_size is not None and not 0 < image_size <= MAX_IMAGE_SIZE:
+        raise ValueError(f"encoder {shown(name)}: image_size is {image_size}; expected 1 to {MAX_IMAGE_SIZE} pixels")
     if base == "morphometry":
         if given is not None or weights_sha256 is not None or options:
             raise ValueError(f"encoder {name!r}: morphometry has no weights, no option but image_size; drop them")
@@ -159,12 +172,12 @@ def _named(
             )
         return _timm(base, architecture, options, _located(name, given, weights_sha256), image_size, pretrained)
     known = ", ".join(["morphometry", *dinobloom.ARCHITECTURES, *DINOV2, "timm:<architecture>"])
-    raise ValueError(f"encoder {name!r} is unknown; expected one of {known}")
+    raise ValueError(f"encoder {shown(name)} is unknown; expected one of {known}")
 
 
 def _integer(text: str, name: str) -> int:
-    if not text.isdigit() or int(text) == 0:
-        raise ValueError(f"encoder {name!r}: image_size is {text!r}; expected a positive number of pixels")
+    if not re.fullmatch(r"[1-9][0-9]{0,5}", text):
+        raise ValueError(f"encoder {shown(name)}: image_size is {shown(text)}; expected a positive number of pixels")
     return int(text)
 
 
@@ -203,6 +216,11 @@ def _timm(
     pretrained: bool,
     resample: bool = False,
 ) -> tuple[Encoder, Transform]:
+    taken = sorted(_RESERVED & options.keys())
+    if taken:
+        raise ValueError(
+            f"encoder {shown(name)}: the option {taken[0]!r} is none of an architecture; weights come from weights=…"
+        )
     from cytolib import inference, timm_models  # torch and timm: seconds to import, and only needed here
 
     own = {key: options[key] for key in _OWN_OPTIONS if key in options}
@@ -236,5 +254,5 @@ def _located(name: str, given: str | Path | None, weights_sha256: str | None) ->
 def _literal(value: str) -> Any:
     try:
         return ast.literal_eval(value)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
         return value

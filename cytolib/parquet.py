@@ -45,6 +45,8 @@ def read_table(path: Path, mend: str) -> pa.Table:
         # Texts stay behind their dictionary until their lengths are known: one long text may stand a million times.
         with _opened(path, read_dictionary=texts, metadata=metadata) as file:
             table = file.read()
+        if len(table) != metadata.num_rows:  # Arrow is content with fewer
+            raise ValueError(f"{path}: it announces {metadata.num_rows:,} rows and holds {len(table):,}; {mend}")
         for name in dict.fromkeys(texts):
             for place in table.schema.get_all_field_indices(name):
                 _check_texts(table.column(place), name, path, mend)

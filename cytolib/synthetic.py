@@ -88,4 +88,4 @@ def read_synthetic(path: str | Path) -> tuple[pd.DataFrame, np.ndarray]:
     X = vectors.flatten().to_numpy(zero_copy_only=False).reshape(len(table), vectors.type.list_size)
     if not np.isfinite(X).all():
         raise ValueError(f"{path}: some embeddings are not finite; {mend}")
-    return table.drop_columns("embedding").to_pandas(ignore_metadata=True), X
+    return table.drop_columns("embedding").replace_schema_metadata(None).to_pandas(), X

@@ -145,6 +145,7 @@ def _load_strictly(name: str, model: torch.nn.Module, file: Path, state: Mapping
                 f"{file}: {key} has shape {shape}, encoder {name!r} expects {tuple(own[key].shape)}; "
                 "give the weights of that architecture"
             )
+    weights.check_finite(file, state)
     model.load_state_dict(state, strict=True)
 
 
@@ -191,8 +192,8 @@ def make_transform(name: str, built: Built, options: dict[str, str]) -> tuple[Re
     config = resolve_model_data_config(built.model)
     mean = _triple(options["mean"], name, "mean") if "mean" in options else tuple(config["mean"])
     std = _triple(options["std"], name, "std") if "std" in options else tuple(config["std"])
-    if min(std) <= 0:
-        raise ValueError(f"encoder {name!r}: std is {std}; expected positive numbers")
+    if not all(math.isfinite(value) for value in (*mean, *std)) or min(std) <= 0:
+        raise ValueError(f"encoder {name!r}: std is {std}, mean is {mean}; expected numbers, std above 0")
     interpolation = options.get("interpolation", config["interpolation"])
     if interpolation not in FILTERS:
         raise ValueError(f"encoder {name!r}: interpolation is {interpolation!r}; expected one of {', '.join(FILTERS)}")

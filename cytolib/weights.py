@@ -9,17 +9,21 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from pickle import UnpicklingError
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from cytolib import run
+from cytolib.text import hides, printable, shown
 
 HUB = "hf-hub:"
 _HUB_FILE = "model.safetensors"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _URL = ("http://", "https://")
+_HERE = ("127.0.0.1", "::1", "localhost")
 _ATTEMPTS, _WAIT_S = 3, 1.0  # tries in a row that bring nothing new; seconds before the second
 
 
@@ -38,6 +42,7 @@ def locate(weights: str | Path, sha256: str | None = None) -> tuple[Path, str]:
     if sha256 is not None and not _SHA256.fullmatch(sha256.lower()):
         raise ValueError(f"weights_sha256 is {sha256!r}; expected 64 hexadecimal digits")
     name = str(weights)
+    _check_address(name, sha256)
     if name.startswith(HUB):
         path = _from_hub(*_hub_parts(name))
     elif name.startswith(_URL):
@@ -64,6 +69,22 @@ def locate(weights: str | Path, sha256: str | None = None) -> tuple[Path, str]:
     return path, found
 
 
+def _check_address(name: str, sha256: str | None) -> None:
+    """Refuse addresses that are none of ours, and a transfer that anybody on the way can change."""
+    if hides(name):
+        raise ValueError(f"weights {shown(name)}: the name has control or direction characters; name the file plainly")
+    if "://" in name and not name.startswith(_URL):
+        raise ValueError(f"weights {shown(name)}: expected a file's path, https://… or {HUB}owner/repository")
+    try:
+        host = urlsplit(name).hostname if name.startswith(_URL) else None
+    except ValueError as error:
+        raise ValueError(f"weights {shown(name)}: not an address ({error}); expected https://…") from error
+    if name.startswith("http://") and sha256 is None and host not in _HERE:
+        raise ValueError(
+            f"weights {shown(name)}: http:// can be changed on its way; use https://, or give weights_sha256 as well"
+        )
+
+
 def _local(path: Path) -> Path:
     found = path.expanduser()
     if not found.exists() and not found.is_absolute():
@@ -76,7 +97,7 @@ def _local(path: Path) -> Path:
 def _from_url(url: str) -> Path:
     """The file that a URL gave when it was first asked for, under ``run.cache_root() / "weights"``."""
     name = PurePosixPath(unquote(urlsplit(url).path)).name
-    name = name if name not in ("", "..") else "weights"
+    name = re.sub(r"[^\w.-]", "_", name)[-100:] if name not in ("", "..") else "weights"
     path = run.cache_root() / "weights" / hashlib.sha256(url.encode()).hexdigest()[:16] / name
     if path.is_file():
         return path
@@ -130,8 +151,10 @@ def _hub_parts(name: str) -> tuple[str, str | None, str]:
     """Repository, revision and file of ``hf-hub:owner/repository[@revision][/file]``."""
     match = re.fullmatch(r"hf-hub:([^/@]+/[^/@]+)(?:@([^/@]+))?(?:/(.+))?", name)
     if match is None:
-        raise ValueError(f"weights {name!r}: expected hf-hub:<owner>/<repository>[@<revision>][/<file>]")
+        raise ValueError(f"weights {shown(name)}: expected hf-hub:<owner>/<repository>[@<revision>][/<file>]")
     repository, revision, file = match.groups()
+    if ".." in PurePosixPath(name).parts or "\\" in name:
+        raise ValueError(f"weights {shown(name)}: it leaves its repository; name a file inside it")
     return repository, revision, file or _HUB_FILE
 
 
@@ -164,6 +187,7 @@ def read_tensors(path: Path) -> dict[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        _check_records(path)
         found = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:  # its text is long, and tells how to run the file's code after all
         called = re.search(r"GLOBAL (\S+)", str(error))
@@ -172,23 +196,49 @@ def read_tensors(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path}: holds more than plain tensors (it calls {called[1]}, which was not run); save its state_dict"
         ) from error
-    except (
-        SafetensorError,
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-    ) as error:
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a readable safetensors file ({first_line(error)}); download it again") from error
+    except Exception as error:  # a damaged pickle makes torch's reader raise whatever its bytes say
+        if isinstance(error, ValueError) and str(error).startswith(str(path)):
+            raise
         raise ValueError(f"{path}: not a readable weights file ({first_line(error)}); download it again") from error
     if not isinstance(found, dict):
         raise ValueError(f"{path}: holds a {type(found).__name__}; expected a dictionary of tensors (a state_dict)")
     return found
 
 
+def _check_records(path: Path) -> None:
+    """Refuse a torch file with packed records: ``torch.save`` packs nothing, a bomb does.
+
+    Raises:
+        ValueError: naming the file and the record.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    size = path.stat().st_size
+    with zipfile.ZipFile(path) as archive:
+        for record in archive.infolist():
+            if record.compress_type != zipfile.ZIP_STORED or record.file_size > size:
+                raise ValueError(
+                    f"{path}: its record {shown(record.filename)} would become {record.file_size:,} bytes, out of a "
+                    f"file of {size:,}; torch.save packs nothing: get the weights from their publisher"
+                )
+
+
+def check_finite(path: Path, tensors: Mapping[str, Any]) -> None:
+    """Refuse weights that are no numbers: every embedding would be none either.
+
+    Raises:
+        ValueError: naming the file and the first such tensor.
+    """
+    import torch
+
+    for name, tensor in tensors.items():
+        if torch.is_tensor(tensor) and tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise ValueError(f"{path}: {printable(name)[:100]} has values that are not finite; download it again")
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's text, for a sentence of our own."""
     text = str(error).strip().splitlines() or [type(error).__name__]
-    return text[0][:200]
+    return printable(text[0])[:200]

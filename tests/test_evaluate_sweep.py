@@ -113,6 +113,23 @@ def test_resumed_sweep_gives_the_same_table(swept: tuple, monkeypatch: pytest.Mo
     pd.testing.assert_frame_equal(again_predictions, predictions)
 
 
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_sweep_trains_on_the_accelerator_only_where_it_is_asked_to(
+    swept: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: bool
+) -> None:
+    splits, _ = sweep.load_splits(swept[0] / "cells.parquet", swept[0] / "embeddings.parquet")
+    devices = []
+
+    def train(*_: object, device: object, **__: object) -> None:
+        devices.append(device)
+        raise InterruptedError
+
+    monkeypatch.setattr(sweep, "train", train)
+    with pytest.raises(InterruptedError):
+        sweep.evaluate_seed(splits, 0, {**sweep.DEFAULTS, "accelerator": asked}, tmp_path)
+    assert devices == [None if asked else "cpu"]
+
+
 def test_test_cells_reach_no_fitted_part(swept: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other test embeddings change no bit of any training set, nor a held-out prediction."""
     splits, _ = sweep.load_splits(swept[0] / "cells.parquet", swept[0] / "embeddings.parquet")

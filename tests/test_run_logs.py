@@ -145,5 +145,5 @@ def test_a_terminal_shows_it_in_place(tmp_path: Path, monkeypatch: pytest.Monkey
     assert said[-1].startswith(CLEAR + "[1/2] a ... 5 s, [2/2] b ... 1 s")
     events(follower, ("done", "a", 5.0))
     assert "".join(said).endswith(CLEAR + "[1/2] a ... 4 s, 2 MB\n")
-    follower.end()
-    assert said[-1] == CLEAR
+    follower.end(-9)
+    assert said[-3:-1] == [CLEAR, "Snakemake was ended by signal 9\n"] and said[-1].startswith("stage b ended without")

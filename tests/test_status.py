@@ -54,6 +54,18 @@ def test_a_line_a_stage_and_every_reason_when_asked(toy: Path) -> None:
     ]
 
 
+def test_other_versions_and_data_that_are_away_are_notes(toy: Path) -> None:
+    path = toy / "runs" / "toy" / "first" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["versions"]["numpy"], manifest["device"] = "0.1", "cuda (a card)"
+    path.write_text(json.dumps(manifest))
+    lines = status_lines(run_status(toy / "c.yaml", chain=toy_chain(toy)))
+    assert lines[1].endswith("B, on cuda (a card)")
+    notes = [line for line in lines if line.startswith("note: ")]
+    assert len(notes) == 1 and notes[0].startswith("note: made with numpy 0.1, here is ")
+    assert notes[0].endswith(" (first)")
+
+
 def test_a_run_by_its_name_is_held_against_its_own_parameters(toy: Path) -> None:
     (toy / "c.yaml").write_text("run: another\nstages: {first: {seed: 8}}\n")
     assert states(toy, run="toy")["first"].state == "stale", "the configuration that is named counts"

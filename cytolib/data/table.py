@@ -123,7 +123,7 @@ def read_cells(path: str | Path) -> pd.DataFrame:
     table = read_table(path, mend)
     _check_types(table.schema, path, mend)
     try:
-        cells = as_cell_table(table.to_pandas(ignore_metadata=True))
+        cells = as_cell_table(table.replace_schema_metadata(None).to_pandas())
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     cells.attrs["image_root"] = metadata_of(table, path, mend).get("image_root", "data")

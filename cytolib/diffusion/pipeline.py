@@ -133,8 +133,12 @@ class EmbeddingDiffusionPipeline(DiffusionPipeline):
         Args:
             pretrained_model_name_or_path: folder, or ``owner/name`` on the hub.
             options: of ``diffusers.DiffusionPipeline.from_pretrained``; of a folder with code, those of the hub only.
+
+        Raises:
+            FileNotFoundError, ValueError: in one sentence, for whatever ``cytolib.diffusion.opening`` refuses.
         """
         from cytolib.diffusion.code import carries_code, open_with_installed_code
+        from cytolib.diffusion.opening import check_folder
 
         folder = Path(pretrained_model_name_or_path)
         if not folder.is_dir():
@@ -142,9 +146,10 @@ class EmbeddingDiffusionPipeline(DiffusionPipeline):
             folder = _fetch(str(pretrained_model_name_or_path), {name: options.pop(name) for name in asked})
         if not (folder / "model_index.json").is_file():
             raise FileNotFoundError(f"{folder}: no model_index.json; expected a folder that save_pretrained wrote")
+        check_folder(folder, cls.__name__)
         if carries_code(folder):
             return open_with_installed_code(cls, folder)
-        return super().from_pretrained(folder, **options)
+        return super().from_pretrained(folder, use_safetensors=True, **options)
 
     def save_pretrained(self, save_directory: Any, *arguments: Any, with_code: bool = False, **options: Any) -> None:
         """Save in diffusers' layout; ``with_code`` adds what opens it where cytolib is not installed.

@@ -25,6 +25,7 @@ from cytolib.diffusion.preconditioning import denoising_loss
 from cytolib.diffusion.standardizer import EmbeddingStandardizer
 from cytolib.diffusion.validation import mean_by_class, validation_levels, validation_losses
 from cytolib.run import atomic_path
+from cytolib.weights import first_line
 
 RECIPE = 3  # part of every checkpoint's key: raise it when the arithmetic of a step changes
 WARM_UP = 100  # steps
@@ -198,7 +199,7 @@ class Trainer:
         """Take the state of a checkpoint of these data and arguments; a damaged one is warned of, and none is taken.
 
         Raises:
-            ValueError: for a whole checkpoint of something else.
+            ValueError: for a whole checkpoint of something else, or one that holds more than tensors.
         """
         try:
             with zipfile.ZipFile(file) as archive:
@@ -206,15 +207,23 @@ class Trainer:
             if damaged is not None:
                 raise zipfile.BadZipFile(f"the checksum of {damaged} does not fit")
             state = torch.load(file, map_location=self.device, weights_only=True)
-        except (RuntimeError, EOFError, NotImplementedError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        except (EOFError, zipfile.BadZipFile) as error:
             reason = " ".join(str(error).split())[:200]
             warnings.warn(f"{file}: the checkpoint is damaged ({reason}); training begins anew", stacklevel=3)
             return
+        except Exception as error:  # whole, by its checksums, and yet torch's reader raises whatever its bytes say
+            # torch's own text tells how to run the file's code after all
+            told = isinstance(error, pickle.UnpicklingError)
+            reason = "more than plain tensors, which was not run" if told else first_line(error)
+            raise ValueError(f"{file}: not a readable checkpoint ({reason}); delete it to train anew") from error
         if not isinstance(state, dict) or state.get("key") != self.key:
             raise ValueError(f"{file}: a checkpoint of other data or arguments; delete it to train anew")
-        self.denoiser.load_state_dict(state["denoiser"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.ema, self.best, self.progress = state["ema"], state["best"], Progress(**state["progress"])
+        try:
+            self.denoiser.load_state_dict(state["denoiser"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.ema, self.best, self.progress = state["ema"], state["best"], Progress(**state["progress"])
+        except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"{file}: a checkpoint that does not fit ({first_line(error)}); delete it") from error
         self.resumed_from_step = self.progress.step
 
 

@@ -154,7 +154,7 @@ def read_results(paths: str | Path | Iterable[str | Path]) -> pd.DataFrame:
             text = pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
             if pa.types.is_list(field.type) or (text and field.name in NUMBER_COLUMNS):
                 raise ValueError(f"{file}: column {field.name!r} holds {field.type}; write it with write_results()")
-        frame = table.to_pandas(ignore_metadata=True)
+        frame = table.replace_schema_metadata(None).to_pandas()
         frames.append(check_results(frame, source=str(file)))
     return check_results(pd.concat(frames, ignore_index=True), source=", ".join(map(str, files)))
 

@@ -62,6 +62,7 @@ def main(
     guidance_scale: float = 1.0,
     n_synthetic_per_class: int = 0,
     synthetic_multiple: int = 1,
+    accelerator: bool = False,
     bootstrap_draws: int = 1000,
 ) -> None:
     """Train a generator for each seed on the training cells, run all arms, and write the result table.
@@ -75,6 +76,8 @@ def main(
             ``multiple`` of :func:`training_sets`.
         steps, batch_size, learning_rate, width, depth, dropout, n_components, objective, batches: of
             :func:`cytolib.diffusion.train`.
+        accelerator: train and sample on the best accelerator that torch finds; False stays on the CPU, where equal
+            seeds give equal bytes on any number of cores.
         bootstrap_draws: of the intervals of paired differences.
     """
     arguments = {name: value for name, value in locals().items() if name in DEFAULTS}
@@ -166,7 +169,8 @@ def evaluate_seed(
     Z = {name: scaler.transform(part.X) if len(part) else part.X for name, part in splits.items()}
     y = splits["train"].y
     training = train(
-        Z["train"], y, class_names=sorted(set(y)), seed=seed, device="cpu", checkpoint_dir=checkpoint_dir,
+        Z["train"], y, class_names=sorted(set(y)), seed=seed, checkpoint_dir=checkpoint_dir,
+        device=None if arguments["accelerator"] else "cpu",
         **{name: arguments[name] for name in TRAINING},
     )  # fmt: skip
     for step in training:  # noqa: B007, the last step holds the model

@@ -12,9 +12,10 @@ import yaml
 from cytolib.run.parameters import Parameter, notebook_parameters, override, script_parameters, suggest
 from cytolib.run.paths import runs_root
 from cytolib.run.stages import Chain, StageSpec
+from cytolib.text import printable, shown
 
 RESERVED_RUNS = ("interactive", "nbval", "browser", "reference", "figures")
-MAX_CONFIG_BYTES = 1_000_000
+MAX_CONFIG_BYTES = 100_000
 
 
 @dataclass(frozen=True)
@@ -26,16 +27,27 @@ class RunConfig:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """A safe loader that refuses a key that is given twice: YAML would keep the last one without a word."""
+    """A safe loader that refuses a key that is given twice: YAML would keep the last one without a word.
+
+    It refuses aliases too: a few lines of them stand for billions of values.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise ValueError(f"line {event.start_mark.line + 1}: the alias *{event.anchor[:40]}; write the value out")
+        return super().compose_node(parent, index)
 
 
 def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
-    for key in keys:
+    seen = set[str]()
+    for key, (place, _) in zip(keys, node.value, strict=True):
         if not isinstance(key, str):
-            raise ValueError(f"line {node.start_mark.line + 1}: the key {key!r} is no text")
-        if keys.count(key) > 1:
-            raise ValueError(f"line {node.start_mark.line + 1}: the key {key!r} is given twice")
+            raise ValueError(f"line {place.start_mark.line + 1}: the key {shown(key)} is no text")
+        if key in seen:
+            raise ValueError(f"line {place.start_mark.line + 1}: the key {shown(key)} is given twice")
+        seen.add(key)
     return {k: loader.construct_object(v, deep=True) for k, (_, v) in zip(keys, node.value, strict=True)}
 
 
@@ -45,7 +57,7 @@ _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _m
 def check_run_name(name: Any, where: str) -> str:
     """A run's name, which becomes a folder's: letters, digits, ``_`` and ``-``, and none that others use."""
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
-        raise ValueError(f"{where}: expected 'run' of letters, digits, _ and -, found {name!r}")
+        raise ValueError(f"{where}: expected 'run' of letters, digits, _ and -, found {shown(name)}")
     if name in RESERVED_RUNS:
         raise ValueError(f"{where}: the run name {name!r} is kept for other uses; choose another one")
     return name
@@ -68,22 +80,22 @@ def read_config(path: Path, chain: Chain) -> RunConfig:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such configuration; name one with --config")
     if path.stat().st_size > MAX_CONFIG_BYTES:
-        raise ValueError(f"{path}: more than 1 MB; a configuration is a short YAML file")
+        raise ValueError(f"{path}: more than 100 kB; a configuration is a short YAML file")
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506 (a SafeLoader)
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+        raise ValueError(f"{path}: not readable as YAML: {_reason(error)}") from None
     if not isinstance(values, dict):
         raise TypeError(f"{path}: expected the keys 'run' and 'stages', found {type(values).__name__}")
     for key in values:
         if key not in ("run", "stages"):
-            raise ValueError(f"{path}: unknown key {key!r}; {suggest(key, ('run', 'stages'))}")
+            raise ValueError(f"{path}: unknown key {shown(key)}; {suggest(key, ('run', 'stages'))}")
     stages = values.get("stages") or {}
     if not isinstance(stages, dict):
         raise TypeError(f"{path}: 'stages' maps stages to parameters, found {type(stages).__name__}")
     for name in stages:
         if name not in chain.names():
-            raise ValueError(f"{path}: unknown stage {name!r}; {suggest(name, chain.names())}")
+            raise ValueError(f"{path}: unknown stage {shown(name)}; {suggest(name, chain.names())}")
     return RunConfig(
         check_run_name(values.get("run"), str(path)),
         {
@@ -91,6 +103,11 @@ def read_config(path: Path, chain: Chain) -> RunConfig:
             for spec in chain.stages
         },
     )
+
+
+def _reason(error: BaseException) -> str:
+    text = printable(" ".join(str(error).split())) or type(error).__name__
+    return "nested too deeply" if isinstance(error, RecursionError) else text[:300]
 
 
 def check_run_folder(name: str) -> Path:

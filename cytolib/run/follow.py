@@ -71,7 +71,7 @@ class Follower:
                         name, f" {now - since:.0f} s so far  {sign_of_life(self.run_folder / name)}".rstrip() + "\n"
                     )
 
-    def end(self, returncode: int) -> None:
+    def end(self, returncode: int = 0) -> None:
         """Close the last line; say so where Snakemake was killed, or a stage that had started never ended."""
         self.say(CLEAR if self.live else "\n" if self._open else "")
         self._open = ""

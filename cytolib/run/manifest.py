@@ -17,8 +17,9 @@ from typing import Any
 import cytolib
 from cytolib.run.artefacts import sha256, tree_sha256
 from cytolib.run.external import external_changes
-from cytolib.run.sources import notebook_sha256
+from cytolib.run.sources import notebook_sha256, unique_keys
 from cytolib.run.stages import Chain, StageSpec
+from cytolib.text import hides, printable, shown
 
 NAME = "manifest.json"
 SCHEMA = 1
@@ -34,6 +35,9 @@ _FIELDS: dict[str, type] = {
     "outputs": dict,
     "modules": dict,
     "versions": dict,
+}
+_OPTIONAL: dict[str, Any] = {
+    **{"seeds": dict, "git": dict, "started": str, "device": str, "peak_memory_bytes": int},
 }
 
 
@@ -52,10 +56,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_BYTES:
         raise ValueError(f"{path}: no plain file of at most {MAX_BYTES // 10**6} MB; delete it and run the stage again")
     try:
-        values = json.loads(path.read_bytes())
+        values = json.loads(path.read_bytes(), object_pairs_hook=unique_keys, parse_constant=_no_number)
         _check(values)
     except (ValueError, TypeError, KeyError, RecursionError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
+        layout = isinstance(error, (TypeError, KeyError))
+        reason = "its layout is another one" if layout else printable(" ".join(str(error).split()))[:200]
         raise ValueError(f"{path}: not a readable manifest ({reason}); run the stage again") from None
     return values
 
@@ -71,27 +76,40 @@ def _check(values: Any) -> None:
     for name, type_ in _FIELDS.items():
         if not isinstance(values.get(name), type_):
             raise ValueError(f"{name!r} is missing or no {type_.__name__}")
+    for name, type_ in _OPTIONAL.items():
+        if not isinstance(values.get(name, type_()), type_):
+            raise ValueError(f"{name!r} is {shown(values[name])}")
+    if not 0 <= values.get("wall_seconds", 0.0) < 1e9 or not 0 <= values.get("peak_memory_bytes", 0) < 2**63:
+        raise ValueError("'wall_seconds' or 'peak_memory_bytes' is no amount")
     files = dict(values["outputs"])
     if values.get("notebook") is not None:
         files[values["notebook"]["name"]] = values["notebook"]
     for name, file in files.items():
         safe_name(name)
-        if not _SHA.fullmatch(file["sha256"]) or type(file["bytes"]) is not int:
-            raise ValueError(f"output {name!r} has no sha256 and bytes")
+        if not _SHA.fullmatch(file["sha256"]) or type(file["bytes"]) is not int or not 0 <= file["bytes"] < 2**63:
+            raise ValueError(f"output {shown(name)} has no sha256 and bytes")
     for item in values["inputs"]:
-        safe_name(item["name"])
-        if not isinstance(item["stage"], str) or item["kind"] not in ("file", "folder", "missing"):
-            raise ValueError("an input has no stage or kind")
+        safe_name(item["name"]), safe_name(item["stage"])
+        if item["kind"] not in ("file", "folder", "missing"):
+            raise ValueError("an input has no kind")
+        if item["kind"] != "missing" and not _SHA.fullmatch(item["sha256"]):
+            raise ValueError(f"input {shown(item['name'])} has no sha256")
     for name, digest in values["modules"].items():
         if not re.fullmatch(r"cytolib(\.\w+)*", name) or not isinstance(digest, str):
-            raise ValueError(f"module {name!r} is none of cytolib's")
+            raise ValueError(f"module {shown(name)} is none of cytolib's")
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"it holds {name}, which is no number in JSON")
 
 
 def safe_name(name: Any) -> str:
     """``name`` if it is a relative POSIX path that stays in its folder; else ValueError."""
-    parts = PurePosixPath(name).parts if isinstance(name, str) and name and "\0" not in name else ()
+    parts = PurePosixPath(name).parts if isinstance(name, str) and len(name) <= 1000 and not hides(name) else ()
     if not parts or name.startswith("/") or ".." in parts or "\\" in name:
-        raise ValueError(f"{name!r} is no path inside a stage folder; expected something like 'tables/results.parquet'")
+        raise ValueError(
+            f"{shown(name)} is no path inside a stage folder; expected something like 'tables/results.parquet'"
+        )
     return name
 
 

@@ -10,6 +10,7 @@ import ast
 import difflib
 import io
 import math
+import re
 import sys
 import tokenize
 from collections.abc import Mapping
@@ -18,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from cytolib.run.sources import read_notebook
+from cytolib.text import hides, printable, shown
 
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")  # ASCII: other letters look alike, and Python takes some for others
 TYPES = ("int", "float", "str", "bool", "list[int]", "list[float]", "list[str]")
 
 
@@ -37,7 +40,8 @@ def check_value(value: Any, type_: str, where: str) -> Any:
 
     Raises:
         TypeError: for a value of another type.
-        ValueError: for a number that is not finite or a text with control characters.
+        ValueError: for a number that is not finite or needs more than 64 bits, or a text with characters that do not
+            show (control and direction characters).
     """
     if type_.startswith("list["):
         if not isinstance(value, list):
@@ -46,24 +50,34 @@ def check_value(value: Any, type_: str, where: str) -> Any:
     accepted: tuple[type, ...] = {"int": (int,), "float": (float, int), "str": (str,), "bool": (bool,)}[type_]
     if not isinstance(value, accepted) or (isinstance(value, bool) and type_ != "bool"):
         raise TypeError(f"{where}: expected {type_}, found {_shown(value)}{_yaml_hint(value, type_)}")
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError(f"{where}: {shown(value)} needs more than 64 bits; write a smaller one")
     if type_ == "float" and isinstance(value, (int, float)):
         if not math.isfinite(value):
             raise ValueError(f"{where}: expected a finite number, found {value}; leave the parameter out instead")
         return float(value)
-    if isinstance(value, str) and any(ord(c) < 32 and c not in "\n\t" for c in value):
-        raise ValueError(f"{where}: found a control character in {value!r}; expected printable text")
+    if isinstance(value, str) and hides(value, allowed="\n\t"):
+        raise ValueError(
+            f"{where}: found a control or direction character in {_escaped(value)}; expected printable text"
+        )
     return value
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
-    return f"{text if len(text) < 60 else text[:57] + '...'} ({type(value).__name__})"
+    return f"{shown(value)} ({type(value).__name__})"
+
+
+def _escaped(text: str) -> str:
+    return shown(text) if shown(text).isascii() else ascii(text)[:80]
 
 
 def _yaml_hint(value: Any, type_: str) -> str:
     if type_ == "float" and isinstance(value, str):
         try:
-            return f"; YAML reads this as text, write {float(value)!r}"
+            number = float(value)
+            return (
+                f"; YAML reads this as text, write {number!r}" if math.isfinite(number) else "; write a finite number"
+            )
         except ValueError:
             return ""
     return "; put it in quotation marks" if type_ == "str" else ""
@@ -86,8 +100,9 @@ def _from_source(source: str, where: str) -> dict[str, Parameter]:
     try:
         body = ast.parse(source).body
         tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
-    except (SyntaxError, tokenize.TokenError, ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: not valid Python ({error}); expected lines 'name: type = literal'") from None
+    except (SyntaxError, tokenize.TokenError, ValueError, RecursionError, MemoryError) as error:
+        reason = printable(str(error))[:160] or type(error).__name__
+        raise ValueError(f"{where}: not valid Python ({reason}); expected lines 'name: type = literal'") from None
     helps = {t.start[0]: t.string.lstrip("# ").strip() for t in tokens if t.type == tokenize.COMMENT}
     found: dict[str, Parameter] = {}
     for node in body:
@@ -97,6 +112,8 @@ def _from_source(source: str, where: str) -> dict[str, Parameter]:
             raise ValueError(f"{line}: expected 'name: type = literal  # help' on one line, found something else")
         assert isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None
         name = node.target.id
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{line}: {shown(name)} is no name of a parameter; expected a-z, 0-9 and _")
         if name in found:
             raise ValueError(f"{line}: {name!r} is set twice; keep one line for each parameter")
         found[name] = _parameter(name, node.annotation, node.value, helps.get(node.lineno, ""), line)
@@ -106,7 +123,7 @@ def _from_source(source: str, where: str) -> dict[str, Parameter]:
 def _parameter(name: str, annotation: ast.expr, value: ast.expr, help_: str, where: str) -> Parameter:
     type_ = _type_name(annotation)
     if type_ not in TYPES:
-        raise ValueError(f"{where}: {name!r} has type {type_}; expected one of {', '.join(TYPES)}")
+        raise ValueError(f"{where}: {name!r} has type {type_[:60]}; expected one of {', '.join(TYPES)}")
     try:
         literal = ast.literal_eval(value)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
@@ -118,7 +135,10 @@ def _parameter(name: str, annotation: ast.expr, value: ast.expr, help_: str, whe
 
 def _type_name(annotation: ast.expr) -> str:
     """``list[int]`` for ``list[int]``, ``Sequence[int]`` and ``tuple[int, ...]``: all are JSON lists."""
-    text = ast.unparse(annotation).strip("'\"").replace(" ", "")
+    try:
+        text = ast.unparse(annotation).strip("'\"").replace(" ", "")
+    except (RecursionError, ValueError):
+        return "nested too deeply"
     for sequence in ("Sequence[", "tuple["):
         if text.startswith(sequence):
             return "list[" + text[len(sequence) :].replace(",...", "")
@@ -178,12 +198,12 @@ def override(parameters: Mapping[str, Parameter], overrides: Any, where: str) ->
     values = {name: parameter.default for name, parameter in parameters.items()}
     for name, value in overrides.items():
         if name not in parameters:
-            raise ValueError(f"{where}: unknown parameter {name!r}; {suggest(str(name), parameters)}")
+            raise ValueError(f"{where}: unknown parameter {shown(name)}; {suggest(str(name), parameters)}")
         values[name] = check_value(value, parameters[name].type, f"{where}.{name}")
     return values
 
 
 def suggest(name: str, known: Mapping[str, Any] | tuple[str, ...]) -> str:
     """The end of an error sentence: the nearest known name, or all known ones."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    near = difflib.get_close_matches(name[:100], list(known), n=1, cutoff=0.6)
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known)) or 'none'}"

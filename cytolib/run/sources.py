@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from cytolib.text import printable, shown
+
 MAX_NOTEBOOK_BYTES = 50_000_000
 INJECTED = "injected-parameters"  # papermill's tag of the cell that it adds
 
@@ -23,15 +25,46 @@ def read_notebook(path: Path) -> dict[str, Any]:
     if path.stat().st_size > MAX_NOTEBOOK_BYTES:
         raise ValueError(f"{path}: more than {MAX_NOTEBOOK_BYTES // 10**6} MB; strip its outputs with nbstripout")
     try:
-        notebook = json.loads(path.read_bytes())
+        notebook = json.loads(path.read_bytes(), object_pairs_hook=unique_keys)
+        if notebook["nbformat"] != 4:
+            raise ValueError(f"nbformat is {shown(notebook['nbformat'])}, expected 4")
         for cell in notebook["cells"]:
-            source = cell["source"]
-            cell["source"] = source if isinstance(source, str) else "".join(source)
-            cell["metadata"] = dict(cell.get("metadata") or {})
-            cell["cell_type"] = str(cell["cell_type"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path}: no version-4 notebook ({type(error).__name__}: {error})") from None
+            _mend_cell(cell)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = (
+            printable(str(error))[:160] if isinstance(error, ValueError) else f"{type(error).__name__} in its layout"
+        )
+        raise ValueError(f"{path}: no version-4 notebook ({reason}); restore it") from None
     return notebook
+
+
+def _mend_cell(cell: dict[str, Any]) -> None:
+    """Bring a cell to the form that ``read_notebook`` promises."""
+    source, metadata = cell["source"], cell.get("metadata") or {}
+    if not isinstance(source, str):
+        if not isinstance(source, list) or not all(isinstance(line, str) for line in source):
+            raise ValueError(f"a cell's source is {shown(source)}, expected text")
+        source = "".join(source)
+    tags = metadata.get("tags", [])
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+        raise ValueError(f"a cell's tags are {shown(tags)}, expected a list of texts")
+    if cell["cell_type"] not in ("code", "markdown", "raw"):
+        raise ValueError(f"a cell is of type {shown(cell['cell_type'])}")
+    cell["source"], cell["metadata"] = source, metadata
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, for ``json.loads``; of a key that stands twice, JSON would keep the last one without a word.
+
+    Raises:
+        ValueError: for such a key.
+    """
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        seen = set[str]()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {shown(twice)} stands twice")
+    return values
 
 
 def cleaned(path: Path) -> list[list[Any]]:

@@ -10,10 +10,12 @@ from typing import Any
 
 from cytolib.run.config import check_run_folder, read_config, stage_parameters
 from cytolib.run.execute import FAILURE
+from cytolib.run.external import external_notes
 from cytolib.run.failure import cut
 from cytolib.run.log import LOG, sign_of_life
 from cytolib.run.manifest import read_manifest, stale_stages
 from cytolib.run.paths import runs_root
+from cytolib.run.record import version_notes
 from cytolib.run.stage import size_text
 from cytolib.run.stages import Chain
 from cytolib.run.work import Work, at_work
@@ -31,6 +33,8 @@ class StageStatus:
         started: of a running stage, in seconds since 1970.
         progress: of a running stage: the line of its progress bar or the last one of its log.
         failure: of a stage whose last execution failed: place, code, error, time, detail, file to see.
+        device: that a finished stage was made on.
+        notes: of a finished stage, what could not be checked here, and package versions that are others by now.
     """
 
     name: str
@@ -41,6 +45,8 @@ class StageStatus:
     started: float | None = None
     progress: str = ""
     failure: dict[str, Any] | None = None
+    device: str = ""
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -100,8 +106,10 @@ def _stage(run_folder: Path, name: str, reasons: list[str], work: Work | None) -
     if not reasons:
         manifest = read_manifest(folder)
         return StageStatus(
-            name, "done", [], manifest.get("wall_seconds", 0.0), int(manifest.get("peak_memory_bytes", 0))
-        )
+            name, "done", [], manifest.get("wall_seconds", 0.0), int(manifest.get("peak_memory_bytes", 0)),
+            device=str(manifest.get("device", "")),
+            notes=[*external_notes(manifest, folder), *version_notes(manifest)],
+        )  # fmt: skip
     state = work.states.get(name, "stale") if work else "stale"
     if state == "running" and work:
         return StageStatus(name, state, reasons, started=work.started.get(name), progress=sign_of_life(folder))
@@ -133,12 +141,16 @@ def status_lines(status: RunStatus, *, why: bool = False) -> list[str]:
             said += _failure_lines(stage.failure)
         lines.append(f"  {stage.name:<{width}}  {said[0]}".rstrip())
         lines += [f"  {'':<{width}}    {line}" for line in said[1:]]
+    for note in dict.fromkeys(note for stage in status.stages for note in stage.notes):
+        names = [stage.name for stage in status.stages if note in stage.notes]
+        lines.append(f"note: {note} ({', '.join(names) if len(names) < 3 else f'{len(names)} stages'})")
     return lines
 
 
 def _state_line(stage: StageStatus, why: bool) -> str:
     if stage.state == "done":
-        return f"done     {stage.wall_seconds:.0f} s, {size_text(stage.peak_memory_bytes or 0)}"
+        on = f", on {stage.device}" if stage.device not in ("", "cpu") else ""
+        return f"done     {stage.wall_seconds:.0f} s, {size_text(stage.peak_memory_bytes or 0)}{on}"
     if stage.state == "running":
         since = f"since {_clock(stage.started)}" if stage.started else ""
         return cut(f"running  {since}  {stage.progress}".rstrip())

@@ -104,7 +104,7 @@ def short_training(lab: Lab) -> str:
     name = "02_train_diffusion.ipynb"
     notebook = nbformat.read(ROOT / "notebooks" / name, as_version=4)
     for old, new in (
-        ("steps: int = 600 ", "steps: int = 150 "),
+        ("steps: int = 600 ", "steps: int = 200 "),
         ("checkpoint_dir=", "checkpoint_every=20, checkpoint_dir="),
     ):
         (cell,) = [cell for cell in notebook.cells if cell.cell_type == "code" and old in cell.source]
@@ -125,7 +125,7 @@ def test_a_stopped_training_goes_on_and_comes_out_the_same(lab: Lab) -> None:
     start = time.monotonic()
     open_notebook(lab, name, timeout=90)
     click_run_all(lab.page)
-    wait_for_text(lab.page, training, r"\b([2-9]\d|1\d\d)/150 ", timeout=180)
+    wait_for_text(lab.page, training, r"\b([2-9]\d|1\d\d)/200\s", timeout=180)
     press_stop(lab.page)
     assert wait_for_end(lab.page, timeout=60) is None
     found = problems(lab.page)

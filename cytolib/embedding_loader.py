@@ -49,9 +49,10 @@ def load_checked(task: Task, field_of_view_um: float) -> Image.Image:
     """The image of a task, after its bytes proved to be those of its ``cell_id``.
 
     Raises:
-        ValueError: if they are not; FileNotFoundError if there is no such file.
+        ValueError: if they are not, or it is no plain file; FileNotFoundError if there is no such file.
     """
     try:
+        images.check_plain(task.file)
         file = open(task.file, "rb")
     except OSError as error:
         raise FileNotFoundError(

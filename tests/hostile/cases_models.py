@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from cytolib.diffusion import EmbeddingDenoiser, EmbeddingDiffusionPipeline, EmbeddingStandardizer, train
 from cytolib.diffusion.opening import WEIGHTS
-from tests.hostile.case import Door, case
+from tests.hostile.case import Door, case, line_with
 from tests.hostile.payloads import Payload, evil_module
 
 OPEN = "EmbeddingDiffusionPipeline.from_pretrained"
@@ -172,7 +173,26 @@ def _odd_state(file: Path, _: Path) -> None:
 
 checkpoint_case("checkpoint that is a pickle", lambda f, d: torch.save({"a": Payload(d)}, f), "not run", "delete it")
 checkpoint_case("checkpoint of another recipe", _of_another_recipe, "of other data or arguments", "delete it")
-checkpoint_case(
-    "checkpoint cut in the middle", lambda f, _: f.write_bytes(b"PK\3\4" + bytes(100)), "not a readable checkpoint"
-)
 checkpoint_case("checkpoint with another state inside", _odd_state, "does not fit", "delete it")
+
+
+@case(
+    "checkpoint cut in the middle",
+    "train(checkpoint_dir=...)",
+    ".pt: ",
+    "damaged",
+    "anew",
+    goes_on=True,
+    leaves=("mine/*",),
+)
+def _(folder: Path) -> Door:
+    file = _checkpoint(folder / "mine")
+    file.write_bytes(file.read_bytes()[:-100])
+
+    def door() -> str:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            next(_training(folder / "mine"))
+        return line_with([str(warning.message) for warning in caught], "damaged")
+
+    return door

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -190,6 +192,28 @@ def test_interruption_loses_at_most_a_shard(
     assert len(list((tmp_path / "cache").iterdir())) == 2  # whole shards only, nothing half-written
     run_embed(cells)
     assert sum(calls) == 24 + 8
+
+
+@pytest.mark.parametrize(("code", "kept_on"), [(errno.EROFS, True), (errno.EACCES, True), (errno.ENOSPC, False)])
+def test_a_cache_that_may_not_be_written_costs_time_only(
+    cells: pd.DataFrame,
+    run_embed: Callable[..., EmbeddingTable],
+    monkeypatch: pytest.MonkeyPatch,
+    code: int,
+    kept_on: bool,
+) -> None:
+    expected = run_embed(cells)
+
+    def refused(table: EmbeddingTable, path: Path) -> None:
+        raise OSError(code, os.strerror(code), str(path))
+
+    monkeypatch.setattr(embed_module, "write_embeddings", refused)
+    if kept_on:
+        with pytest.warns(UserWarning, match="the cache may not be written to .*CYTOLIB_CACHE"):
+            assert np.array_equal(run_embed(cells, shard=6).X, expected.X)
+    else:
+        with pytest.raises(OSError, match="No space left"):
+            run_embed(cells, shard=6)
 
 
 def test_torch_encoder_goes_the_same_way(

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,26 +12,14 @@ from cytolib.run import root, sha256
 from cytolib.run.config import read_config
 from cytolib.run.manifest import read_manifest, stale_stages
 from cytolib.run.stages import STAGES, Chain
-
-CONFIG = root() / "configs" / "tiny.yaml"
-
-
-def run(runs: Path, *, limit_s: float = 540) -> subprocess.CompletedProcess[str]:
-    """`cytolib run` of the tiny configuration with its runs and cache under ``runs``."""
-    environment = {**os.environ, "CYTOLIB_RUNS": str(runs), "CYTOLIB_CACHE": str(runs / "cache")}
-    environment.pop("OMP_NUM_THREADS", None)
-    command = [sys.executable, "-m", "cytolib.cli", "run", "--config", str(CONFIG), "--cores", "2"]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=limit_s, check=False)
+from tests.finished_run import CONFIG, finished_runs
+from tests.finished_run import run_tiny as run
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root of runs with the finished run ``tiny``."""
-    runs = tmp_path_factory.mktemp("runs")
-    done = run(runs)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert f"done: {len(STAGES)} stages verified" in done.stdout and "report: " in done.stdout
-    return runs
+    return finished_runs(tmp_path_factory)
 
 
 def tables(runs: Path) -> dict[str, str]:

@@ -7,11 +7,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
+import pandas as pd
 import pytest
 
-from cytolib.run import Stage, atomic_path, sha256
+from cytolib.run import Stage, artefacts, atomic_path, sha256
 from cytolib.run.artefacts import tree_sha256
+from cytolib.run.tables import read_checked_table, write_table
 
 
 def test_atomic_path_replaces_only_on_success(tmp_path: Path) -> None:
@@ -96,3 +100,42 @@ def test_every_file_of_a_folder_is_flushed_before_it_has_its_name(
         temporary.mkdir()
         (temporary / "a.png").write_bytes(b"x")
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_a_full_disk_is_called_so_whatever_the_writer_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write() -> None:
+        with atomic_path(tmp_path / "state.pt") as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("PytorchStreamWriter failed writing file data/1: file write failed")
+
+    with pytest.raises(RuntimeError, match="PytorchStreamWriter"):
+        write()
+    monkeypatch.setattr(artefacts.shutil, "disk_usage", lambda folder: SimpleNamespace(free=0))
+    with pytest.raises(OSError, match=r"No space left on device: '.*state\.pt'"):
+        write()
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_killed_writers_leave_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), atomic_path(tmp_path / "a.pt") as temporary:
+        name = temporary.name
+        raise KeyboardInterrupt
+    kept = ["a.pt", ".hidden", "shard-1.parquet", ".gitignore"]
+    for text in (name, name + ".old", *kept):
+        (tmp_path / text).write_text(text)
+    artefacts.remove_temporaries(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+    artefacts.remove_temporaries(tmp_path / "absent")
+
+
+def test_tables_with_checksums_show_their_damage(tmp_path: Path) -> None:
+    frame, path = pd.DataFrame({"x": np.random.default_rng(0).normal(size=2000)}), tmp_path / "shard.parquet"
+    write_table(frame, path, checksums=True)
+    read = read_checked_table(path)
+    assert read is not None and read.equals(frame)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    for damaged in (bytes(content), bytes(content[:-10]), b""):
+        path.write_bytes(damaged)
+        assert read_checked_table(path) is None
+    assert read_checked_table(tmp_path / "absent.parquet") is None

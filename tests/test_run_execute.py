@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
+from cytolib.run import execute
+from cytolib.run.artefacts import write_json
 from cytolib.run.execute import StageError, exclusive, execute_stage
 from cytolib.run.manifest import verify
+from cytolib.run.processes import identity
 from cytolib.run.stages import Chain, StageSpec
 from tests.run_tools import stage_notebook, write_notebook
 
@@ -120,3 +126,46 @@ def test_a_lock_is_refused_while_it_is_held_and_free_afterwards(tmp_path: Path) 
             pass
     with exclusive(tmp_path / "lock", "taken"):
         pass
+
+
+def test_a_full_disk_is_a_failure_that_is_told_and_makes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the manifest nor the note of the failure finds room, until the outputs of no use are gone."""
+    (tmp_path / "tried.py").write_text(
+        "def main(stage) -> None:\n    stage.path('large.bin').write_bytes(bytes(1000))\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    chain = Chain((StageSpec("fills", "script", entry="tried:main"),), tmp_path)
+    folder = tmp_path / "run" / "fills"
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "checkpoints" / "state.pt").write_text("kept")
+    (folder / "checkpoints" / ".state.0a1b2c3d.pt").write_text("torn by a kill")
+
+    def write(values: object, path: Path) -> None:
+        if (folder / "large.bin").exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        write_json(values, path)
+
+    monkeypatch.setattr(execute, "write_json", write)
+    with pytest.raises(StageError, match=r"^stage fills: \[Errno 28\] No space left on device: '.*manifest\.json'$"):
+        execute_stage(chain["fills"], tmp_path / "run", {}, chain)
+    assert "No space left" in json.loads((folder / ".failure.json").read_text())["message"]
+    assert sorted(path.name for path in folder.iterdir()) == [".failure.json", "checkpoints", "log.txt"]
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["state.pt"]
+    assert verify(chain["fills"], tmp_path / "run", {}, chain) == ["it has not finished yet (no manifest)"]
+
+
+def test_nobody_writes_to_a_stage_after_its_process_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that a killed script left behind is ended before anything is verified."""
+    (tmp_path / "tried.py").write_text(
+        "import os, pathlib, subprocess, sys\n"
+        "def main(stage) -> None:\n"
+        "    code = 'import time; time.sleep(300)'\n"
+        "    worker = subprocess.Popen([sys.executable, '-c', code], start_new_session=True)\n"
+        "    pathlib.Path(os.environ['PYTHONPATH'], 'pid').write_text(str(worker.pid))\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    chain = Chain((StageSpec("leaves", "script", entry="tried:main"),), tmp_path)
+    with pytest.raises(StageError, match="killed by signal 9"):
+        execute_stage(chain["leaves"], tmp_path / "run", {}, chain)
+    assert identity(int((tmp_path / "pid").read_text())) is None

@@ -110,6 +110,14 @@ def test_whatever_changes_makes_it_and_what_follows_stale(
     assert stage == "first" or not reasons["first"]
 
 
+def test_an_output_behind_a_linked_folder_is_not_taken(toy: tuple[Chain, Path]) -> None:
+    """What a link leads to can change at any time, and other programs write there."""
+    chain, run = toy
+    (run / "third" / "tables").rename(run.parent / "elsewhere")
+    (run / "third" / "tables").symlink_to(run.parent / "elsewhere")
+    assert stale_stages(chain, run, PARAMETERS)["third"] == ["output tables/z.txt lies behind a link"]
+
+
 def test_a_changed_parameter_is_named(toy: tuple[Chain, Path]) -> None:
     chain, run = toy
     reasons = stale_stages(chain, run, {**PARAMETERS, "second": {"n": 4, "names": ["b"]}})

@@ -118,11 +118,14 @@ def test_only_what_is_stale_is_executed_whatever_the_times_of_files_say(toy: Pat
     assert run(toy)[0] == 0
     folder = toy / "runs" / "toy"
     shutil.rmtree(folder / ".pipeline")
-    for age, name in enumerate(("first", "second", "third")):  # each looks older than what it was made from
-        os.utime(folder / name / "manifest.json", (1e9 - age * 1000,) * 2)
-    (folder / "third" / "tables" / "z.txt").write_text("78")
-    code, said = run(toy)
-    assert code == 0 and "[3/3] third ... " in said and "[1/3]" not in said and "[2/3]" not in said
+    # each looks older than what it was made from, in the past and in a future that a wrong clock has shown
+    for start in (1e9, 9e9):
+        for age, name in enumerate(("first", "second", "third")):
+            os.utime(folder / name / "manifest.json", (start - age * 1000,) * 2)
+        (folder / "third" / "tables" / "z.txt").write_text("78")
+        code, said = run(toy)
+        assert code == 0, said
+        assert "[3/3] third ... " in said and "[1/3]" not in said and "[2/3]" not in said
 
 
 def test_two_runs_of_one_folder_do_not_mix(toy: Path) -> None:

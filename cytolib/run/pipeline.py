@@ -187,20 +187,25 @@ def _restore(run_folder: Path, chain: Chain) -> None:
 
 
 class _terminable:  # noqa: N801 (used as a with-block)
-    """Turn SIGTERM into KeyboardInterrupt while the block runs, so that kernels are ended with the runner."""
+    """Let the first SIGINT or SIGTERM while the block runs be a KeyboardInterrupt, and no other cut its cleaning short.
+
+    So kernels are ended with the runner, however impatient its user is.
+    """
 
     def __enter__(self) -> None:
-        self._old: Any = None
+        self._old: dict[signal.Signals, Any] = {}
         if threading.current_thread() is threading.main_thread():
-            self._old = signal.signal(signal.SIGTERM, _interrupt)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._old[number] = signal.signal(number, self._interrupt)
+
+    def _interrupt(self, *_: object) -> None:
+        for number in self._old:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
 
     def __exit__(self, *_: object) -> None:
-        if self._old is not None:
-            signal.signal(signal.SIGTERM, self._old)
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
+        for number, old in self._old.items():
+            signal.signal(number, old)
 
 
 def _verified(code: int, reasons: dict[str, list[str]], run_folder: Path, say: Say) -> bool:
@@ -238,5 +243,8 @@ def _write_report(run_folder: Path, stages: Sequence[str], parameters: dict[str,
         return False
     from cytolib.run.report import write_report
 
-    write_report(run_folder, stages, parameters, chain)
+    try:
+        write_report(run_folder, stages, parameters, chain)
+    except OSError as error:
+        raise OSError(f"{run_folder / 'index.html'}: the report could not be written ({error})") from None
     return True

@@ -112,6 +112,7 @@ def run_planned_stage(path: Path, name: str, threads: int | None = None) -> None
         os.replace(previous, manifest)
         if not verify(spec, plan.run_folder, parameters, plan.chain):
             os.utime(manifest)
+            _let_inputs_be_older(plan, name)
             plan.report("kept", name)
             return
     plan.report("started", name)
@@ -123,7 +124,17 @@ def run_planned_stage(path: Path, name: str, threads: int | None = None) -> None
     except StageError as error:
         plan.report("failed", name, message=str(error), detail=error.detail)
         raise
+    _let_inputs_be_older(plan, name)
     plan.report("done", name, seconds=done["wall_seconds"], memory=done["peak_memory_bytes"])
+
+
+def _let_inputs_be_older(plan: Plan, name: str) -> None:
+    """Where the clock was set back: Snakemake deletes a manifest that is older than those of the stages before it."""
+    newest = (plan.run_folder / name / NAME).stat().st_mtime_ns
+    for need in plan.chain[name].needs:
+        manifest = plan.run_folder / need / NAME
+        if manifest.stat().st_mtime_ns > newest:
+            os.utime(manifest, ns=(newest, newest))
 
 
 def end_with(runner: tuple[int, str | None], folder: Path | None = None) -> None:

@@ -35,7 +35,7 @@ def _kills(seed: int) -> Iterator[Case]:
 
 
 def _disks() -> Iterator[Case]:
-    for stage, room in (("02_train_diffusion", 3_000_000), ("10_figures", 700_000), ("00_data", 200_000)):
+    for stage, room in (("02_train_diffusion", 3_000_000), ("10_figures", 300_000), ("00_data", 200_000)):
         what = f"{room / 1e6:g} MB left for {stage}"
         yield Case("disk-full", what, partial(disks.play_full_disk, stage=stage, room=room))
     for when, what in ((".publication.json", "before the manifest"), ("manifest.json", "before the report")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import shlex
 import sys
@@ -18,6 +19,9 @@ EXPECTED = (ValueError, TypeError, OSError, RuntimeError, ModuleNotFoundError)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code: 0 done, 1 not done, 2 wrong input (one sentence on stderr)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without some letter must not end a run
     options = _parser().parse_args(arguments)
     try:
         return int(options.do(options))

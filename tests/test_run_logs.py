@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -147,3 +148,11 @@ def test_a_terminal_shows_it_in_place(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "".join(said).endswith(CLEAR + "[1/2] a ... 4 s, 2 MB\n")
     follower.end(-9)
     assert said[-3:-1] == [CLEAR, "Snakemake was ended by signal 9\n"] and said[-1].startswith("stage b ended without")
+
+
+def test_a_terminal_without_some_letter_ends_nothing() -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "CYTOLIB_DATA": "/absent/Erythrozyten-\u00fc"}
+    command = [sys.executable, "-m", "cytolib.cli", "data", "list"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "data root: /absent/Erythrozyten-?" in done.stdout

@@ -1,7 +1,7 @@
 """``python -m tests.faults``: every fault, played on the real chain, as a table.
 
     python -m tests.faults                        all cases, seed 0
-    python -m tests.faults --only kill disk       cases whose name contains one of these
+    python -m tests.faults --only kill disk       cases whose line in --list contains one of these
     python -m tests.faults --seed 3 --out t.csv   other victims and moments; the table as CSV
 
 The last line counts: ``N of N passed``; the exit code is 1 unless all passed. Where mounting is forbidden, cases
@@ -73,12 +73,16 @@ def main(arguments: list[str]) -> int:
     """Play the chosen cases and print the table."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description="the fault suite")
     parser.add_argument("--seed", type=int, default=0, help="of victims and moments (default: 0)")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="cases whose name contains one of these")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="cases whose line in --list contains one of these")
     parser.add_argument("--out", type=Path, metavar="FILE.csv", help="write the table")
     parser.add_argument("--base", type=Path, metavar="DIR", help="keep the undisturbed run there, or use the one there")
     parser.add_argument("--list", action="store_true", help="name the cases and stop")
     options = parser.parse_args(arguments)
-    cases = [c for c in all_cases(options.seed) if not options.only or any(word in c.name for word in options.only)]
+    cases = [
+        c
+        for c in all_cases(options.seed)
+        if not options.only or any(word in f"{c.name} {c.what}" for word in options.only)
+    ]
     if options.list or not cases:
         print("\n".join(f"{case.name:<15}{case.what}" for case in cases) or "no case has such a name; try --list")
         return 0 if cases else 2

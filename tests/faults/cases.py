@@ -27,7 +27,7 @@ def all_cases(seed: int) -> list[Case]:
 
 
 def _kills(seed: int) -> Iterator[Case]:
-    for number, victim in enumerate(("kernel", "stage", "run", "snakemake")):
+    for number, victim in enumerate(("kernel", "stage", "run")):
         play = partial(training.play_training_kill, victim=victim, seed=100 * seed + number)
         yield Case(f"kill-train-{number}", f"{victim} in a long training", play)
     for number, kill in enumerate(kills.draw_kills(seed)):
@@ -46,8 +46,8 @@ def _disks() -> Iterator[Case]:
 
 def _interrupts() -> Iterator[Case]:
     played = (
-        ("02_train_diffusion", 0.4, signal.SIGINT, 1), ("04_sweep", 0.6, signal.SIGINT, 1),
-        ("03_sample", 0.5, signal.SIGTERM, 1), ("10_figures", 0.3, signal.SIGINT, 4),
+        ("02_train_diffusion", 0.4, signal.SIGINT, 1), ("04_sweep", 0.3, signal.SIGINT, 1),
+        ("04_augment_classifiers", 0.5, signal.SIGTERM, 1), ("10_figures", 0.3, signal.SIGINT, 4),
     )  # fmt: skip
     for stage, share, sent, times in played:
         what = f"{sent.name}{f' {times} times' if times > 1 else ''} at {share:.0%} of {stage}"
@@ -58,7 +58,7 @@ def _interrupts() -> Iterator[Case]:
 
 def _others() -> Iterator[Case]:
     yield Case("two-at-once", "two commands started together", together.play_two_at_once)
-    for stage, word in (("03_sample", "kernel"), ("04_sweep", "script")):
+    for stage, word in (("02_train_diffusion", "kernel"), ("04_sweep", "script")):
         what = f"orphan {word} of {stage} beside a new run"
         yield Case("orphan", what, partial(together.play_orphan, stage=stage, word=word))
     yield Case("clock", "time.time() jumps by days in every process", clock.play_jumps)
@@ -72,8 +72,7 @@ def _damages() -> Iterator[Case]:
     for name in damage.DAMAGES:
         yield Case("damage", name, partial(damage.play_damage, name=name))
     yield Case("damage-cache", "cached embeddings: a byte flipped", damage.play_cache)
-    for what, how in (("a byte flipped", damage.flip_byte), ("truncated", damage.truncate)):
-        yield Case("damage-restart", f"checkpoints {what}", partial(damage.play_checkpoint, how=how))
+    yield Case("damage-restart", "checkpoint and shards damaged", damage.play_checkpoint)
 
 
 def _kernels() -> Iterator[Case]:

@@ -180,12 +180,12 @@ def play_cache(base: Undisturbed, folder: Path) -> tuple[str, str]:
     return "", "computed again: equal"
 
 
-def play_checkpoint(base: Undisturbed, folder: Path, how: Callable[[Path], None]) -> tuple[str, str]:
+def play_checkpoint(base: Undisturbed, folder: Path) -> tuple[str, str]:
     """A damaged checkpoint of the training and damaged shards of the sweep: unused, and nobody has to clean up."""
     trial = Trial(base, folder)
     for stage, pattern in ((WEIGHTS, "checkpoints/*.pt"), ("04_sweep", "checkpoints/*.*")):
-        for file in _outputs(trial, stage, pattern):
-            how(file)
+        for number, file in enumerate(_outputs(trial, stage, pattern)):
+            truncate(file) if number % 3 == 1 else flip_byte(file)
         (trial.run_folder / stage / "manifest.json").unlink()
     said = trial.mend()
     return said.text.splitlines()[0], "trained again: equal"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.faults.trial import RUN, Skipped, Trial, Undisturbed, check, outputs_of, wait_for
+from tests.faults.trial import RUN, Skipped, Trial, Undisturbed, check, wait_for
 
 
 def _mount(*arguments: str) -> None:
@@ -113,11 +113,8 @@ def play_read_only_data(base: Undisturbed, folder: Path) -> tuple[str, str]:
         said.sentence(0, "done: 2 stages verified")
     check(sorted((folder / "data").rglob("*")) == before, "something was written into the data root")
     check(not list(trial.cache.rglob("*")), "something was written into the read-only cache")
-    first = outputs_of(trial.run_folder, "00_data", "01_embed")
-    shutil.rmtree(trial.run_folder / "01_embed")
-    trial.run("--until", "01_embed").sentence(0, "done: 2 stages verified")
-    check(outputs_of(trial.run_folder, "00_data", "01_embed") == first, "other bytes than with a cache")
-    return said.text.splitlines()[-2], "nothing written there; equal"
+    check(not any(trial.reasons()[stage] for stage in ("00_data", "01_embed")), "the two stages do not verify")
+    return said.text.splitlines()[-2], "nothing written there"
 
 
 def play_read_only_runs(base: Undisturbed, folder: Path) -> tuple[str, str]:

@@ -25,7 +25,7 @@ def play_two_at_once(base: Undisturbed, folder: Path) -> tuple[str, str]:
 
 
 def play_orphan(base: Undisturbed, folder: Path, stage: str, word: str) -> tuple[str, str]:
-    """A kernel or script outlives its whole run, cannot notice (it is stopped), and wakes when the next run works."""
+    """A kernel or script outlives its whole run and cannot notice, as it is stopped; the next run ends it first."""
     trial = Trial(base, folder, without=(stage,))
     running = trial.start("run", "--until", stage)
     check(running.wait_for_stage(stage), f"{stage} never began")
@@ -41,10 +41,12 @@ def play_orphan(base: Undisturbed, folder: Path, stage: str, word: str) -> tuple
     check(not trial.check_truthful(stage), f"{stage} counts as done")
     check(orphan.is_running() and orphan.status() != psutil.STATUS_ZOMBIE, "the orphan is gone: nothing was tried")
     second = trial.start("run", "--until", stage)
-    second.wait_for_stage(stage)
-    if orphan.is_running():
+    check(second.wait_for_stage(stage), f"{stage} never began again: {second.text[-300:]}")
+    lives = orphan.is_running() and orphan.status() != psutil.STATUS_ZOMBIE
+    if lives:
         orphan.send_signal(signal.SIGCONT)
     second.wait().sentence(0, "verified")
+    check(not lives, "the orphan still lived when the stage began again: both could write to its folder")
     trial.check_nobody_left()
     trial.check_equal()
     return f"the {word} of a killed run lived on", "next run ended it: equal"

@@ -14,13 +14,13 @@ from tests.faults.kills import VICTIMS
 from tests.faults.trial import LIMIT_S, Trial, Undisturbed, check, outputs_of, wait_for
 
 STAGE = "02_train_diffusion"
-STEPS = 2500
+STEPS = 1600
 EVERY = 500  # steps between two checkpoints, the default of ``train``
 _building = threading.Lock()
 
 
 def long_training(base: Undisturbed) -> Undisturbed:
-    """The undisturbed run with a training of 2,500 steps; made once, beside the other."""
+    """The undisturbed run with a training of 1,600 steps; made once, beside the other."""
     folder = base.runs.parent / "long"
     with _building:
         if not (folder / "finished").is_file():
@@ -73,11 +73,11 @@ def play_training_kill(base: Undisturbed, folder: Path, victim: str, seed: int) 
     long = long_training(base)
     trial = _trial(long, folder)
     rng = random.Random(seed)
-    after = rng.choice((1, 2, 3)) * EVERY
+    after = rng.choice((1, 2)) * EVERY
     running = trial.start("run", "--until", STAGE)
     stage = trial.run_folder / STAGE
     wait_for(lambda: running.process.poll() is not None or checkpoint_step(stage) >= after, LIMIT_S, 0.1)
-    time.sleep(rng.uniform(0, 0.5))
+    time.sleep(rng.uniform(0, 0.3))
     target = running.find(VICTIMS[victim]) if victim != "run" else None
     check(running.process.poll() is None, f"the run ended before it was killed: {running.text[-300:]}")
     target.kill() if target else running.process.kill()

@@ -12,10 +12,13 @@ from cytolib.evaluate.results import read_results
 from cytolib.figures.charts import class_counts, embedding_map, forest, recall_heatmap
 from cytolib.figures.diffusion import fidelity, training_curves
 from cytolib.figures.style import readable, style
+from cytolib.parquet import read_table
 from cytolib.run import atomic_path
 
 ARMS = "augment"  # the experiment whose rows hold the classifiers' arms
 BASELINE = "real"
+MAP_COLUMNS = ("x", "y", "label", "domain")
+HISTORY_COLUMNS = ("step", "loss", "validation_loss")
 GENERATOR_METRICS = (
     "frechet_distance_pca", "kernel_distance", "precision", "recall",
     "density", "coverage", "dcr_ratio", "authenticity",
@@ -156,11 +159,13 @@ def draw_all(run_folder: Path, out_folder: Path) -> list[Path]:
     results = read_results([run_folder / name / "results.parquet" for name in sources])
     drawn = {
         "figure_1_cells": cells_figure(results),
-        "figure_2_map": embedding_map(pd.read_parquet(run_folder / "01_embed" / "map.parquet")),
+        "figure_2_map": embedding_map(_stored(run_folder / "01_embed" / "map.parquet", MAP_COLUMNS)),
         "figure_3_generator": generator_figure(results),
         "figure_4_classifiers": classifier_figure(results),
         "figure_5_recall": recall_figure(results),
-        "training_curves": training_curves(pd.read_parquet(run_folder / "02_train_diffusion" / "history.parquet")),
+        "training_curves": training_curves(
+            _stored(run_folder / "02_train_diffusion" / "history.parquet", HISTORY_COLUMNS)
+        ),
     }
     written = []
     for name, figure in drawn.items():
@@ -173,6 +178,17 @@ def draw_all(run_folder: Path, out_folder: Path) -> list[Path]:
         write_csv(table, out_folder / "tables" / f"{name}.csv")
         written.append(out_folder / "tables" / f"{name}.csv")
     return written
+
+
+def _stored(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+    """A table of a stage, with at least these columns."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such table; run its stage first (or `make pipeline`)")
+    table = read_table(path, "run its stage again")
+    missing = [name for name in columns if name not in table.column_names]
+    if missing:
+        raise ValueError(f"{path}: columns {missing} are missing; run its stage again")
+    return table.replace_schema_metadata(None).to_pandas()
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:

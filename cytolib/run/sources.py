@@ -29,10 +29,11 @@ def read_notebook(path: Path) -> dict[str, Any]:
             raise ValueError(f"nbformat is {shown(notebook['nbformat'])}, expected 4")
         for cell in notebook["cells"]:
             _mend_cell(cell)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        reason = (
-            printable(str(error))[:160] if isinstance(error, ValueError) else f"{type(error).__name__} in its layout"
-        )
+    except RecursionError:
+        raise ValueError(f"{path}: no version-4 notebook (nested too deeply); restore it") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        layout = f"{type(error).__name__} in its layout"
+        reason = printable(str(error))[:160] if isinstance(error, ValueError) else layout
         raise ValueError(f"{path}: no version-4 notebook ({reason}); restore it") from None
     return notebook
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cytolib.text import printable, shown
+from cytolib.text import printable, reason, shown
 
 #: Bytes in memory that a byte of a file may become. Vectors hardly pack at all, columns of few names very well.
 MAX_RATIO = 200
@@ -56,7 +56,7 @@ def read_table(path: Path, mend: str) -> pa.Table:
     except pa.ArrowCancelled:
         raise
     except (pa.ArrowException, OSError, OverflowError, MemoryError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a readable parquet file ({_reason(error)}); {mend}") from error
+        raise ValueError(f"{path}: not a readable parquet file ({reason(error)}); {mend}") from error
     return table
 
 
@@ -95,7 +95,7 @@ def _check_schema(schema: pa.Schema, path: Path, mend: str) -> None:
         if foreign or not any(is_type(inner) for is_type in _TYPES) or (inner != field.type and _is_text(inner)):
             kind = "of a type that names code" if foreign else f"of type {printable(str(field.type))[:60]}"
             raise ValueError(
-                f"{path}: column {shown(field.name)} is {kind}; expected texts, numbers or equal vectors; {mend}"
+                f"{path}: column {shown(field.name)} is {kind}; expected texts, numbers or a fixed-size list; {mend}"
             )
 
 
@@ -130,7 +130,3 @@ def _check_texts(column: pa.ChunkedArray, name: str, path: Path, mend: str) -> N
         total += pc.sum(lengths.take(chunk.indices)).as_py() or 0
     if total > max(FREE_BYTES, MAX_RATIO * path.stat().st_size):
         raise ValueError(f"{path}: column {shown(name)} would become {total:,} bytes, as a bomb's do; {mend}")
-
-
-def _reason(error: BaseException) -> str:
-    return printable(" ".join(str(error).split()))[:160] or type(error).__name__

@@ -39,6 +39,18 @@ def printable(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+def reason(error: BaseException, length: int = 160) -> str:
+    """What a library's exception says, as a part of a sentence of ours: one short line, whatever the error is."""
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    if isinstance(error, MemoryError):
+        return "too large or nested too deeply"
+    text = " ".join(str(error).split())
+    if "integer string conversion" in text:  # Python's words advise to lift the limit
+        return "a number of more than 4300 digits"
+    return printable(text)[:length] or type(error).__name__
+
+
 class _Short(reprlib.Repr):
     """A repr whose length and time have a bound, whatever is in the value."""
 

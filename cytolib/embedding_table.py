@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cytolib import run
 from cytolib.parquet import metadata_of, read_table
+from cytolib.text import printable
 
 MAX_ID = 128  # characters: NumPy gives every id the room of the longest
 REQUIRED_METADATA: tuple[str, ...] = (
@@ -114,7 +115,7 @@ def read_embeddings(path: str | Path) -> EmbeddingTable:
     kind = kinds.get("embedding", pa.null())
     fits = pa.types.is_fixed_size_list(kind) and kind.value_type == pa.float32()
     if kinds.get("cell_id") != pa.string() or not fits or any(column.null_count for column in found.columns):
-        listed = ", ".join(f"{name[:60]} ({entry})" for name, entry in list(kinds.items())[:10])
+        listed = ", ".join(f"{printable(name)[:60]} ({entry})" for name, entry in list(kinds.items())[:10])
         raise ValueError(
             f"{path}: holds {listed}; expected cell_id (string) and embedding (fixed-size list of float32), no nulls"
         )

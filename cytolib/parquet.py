@@ -9,12 +9,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from cytolib.text import printable, reason, shown
+
 #: Bytes in memory that a byte of a file may become. Vectors hardly pack at all, columns of few names very well.
 MAX_RATIO = 200
 FREE_BYTES = 256_000_000  # so much may come out of any file
 MAX_TEXT = 4096  # bytes of one text: a path
 _MAX_METADATA_BYTES, _MAX_METADATA_ENTRIES = 1_000_000, 200_000
-_WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT64": 8, "DOUBLE": 8, "INT96": 12, "BYTE_ARRAY": 4}
 _TYPES = (
     pa.types.is_string,
     pa.types.is_large_string,
@@ -26,7 +27,7 @@ _TYPES = (
 
 
 def read_table(path: Path, mend: str) -> pa.Table:
-    """The columns of a parquet file: texts, numbers, truth values, and lists of numbers; every value checked.
+    """The columns of a parquet file: texts, numbers, truth values, and vectors of one length; every value checked.
 
     Args:
         path: the file, which is there.
@@ -40,7 +41,7 @@ def read_table(path: Path, mend: str) -> pa.Table:
         with _opened(path) as file:
             schema, metadata = file.schema_arrow, file.metadata
         _check_schema(schema, path, mend)
-        _check_size(metadata, path, mend)
+        _check_size(schema, metadata, path, mend)
         texts = [field.name for field in schema if _is_text(field.type)]
         # Texts stay behind their dictionary until their lengths are known: one long text may stand a million times.
         with _opened(path, read_dictionary=texts, metadata=metadata) as file:
@@ -55,7 +56,7 @@ def read_table(path: Path, mend: str) -> pa.Table:
     except pa.ArrowCancelled:
         raise
     except (pa.ArrowException, OSError, OverflowError, MemoryError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a readable parquet file ({_reason(error)}); {mend}") from error
+        raise ValueError(f"{path}: not a readable parquet file ({reason(error)}); {mend}") from error
     return table
 
 
@@ -89,28 +90,32 @@ def _is_text(type_: pa.DataType) -> bool:
 
 def _check_schema(schema: pa.Schema, path: Path, mend: str) -> None:
     for field in schema:
-        lists = (pa.types.is_list, pa.types.is_fixed_size_list)
-        inner = field.type.value_type if any(is_list(field.type) for is_list in lists) else field.type
+        inner = field.type.value_type if pa.types.is_fixed_size_list(field.type) else field.type
         foreign = b"ARROW:extension:name" in (field.metadata or {})
         if foreign or not any(is_type(inner) for is_type in _TYPES) or (inner != field.type and _is_text(inner)):
-            kind = "of a type that names code" if foreign else f"of type {str(field.type)[:60]}"
+            kind = "of a type that names code" if foreign else f"of type {printable(str(field.type))[:60]}"
             raise ValueError(
-                f"{path}: column {field.name[:60]!r} is {kind}; expected texts, numbers or lists of numbers; {mend}"
+                f"{path}: column {shown(field.name)} is {kind}; expected texts, numbers or a fixed-size list; {mend}"
             )
 
 
-def _check_size(metadata: Any, path: Path, mend: str) -> None:
-    size, total = path.stat().st_size, 0
-    for k in range(metadata.num_row_groups):
-        group = metadata.row_group(k)
-        for c in range(group.num_columns):
-            column = group.column(c)
-            width = _WIDTHS.get(column.physical_type) or max(1, metadata.schema.column(c).length)
-            if column.num_values < 0 or group.num_rows < 0:
-                raise ValueError(f"{path}: it announces a negative number of rows; {mend}")
-            total += max(column.num_values * width, group.num_rows, column.total_uncompressed_size)
-    if max(total, metadata.num_rows) > max(FREE_BYTES, MAX_RATIO * size):
+def _check_size(schema: pa.Schema, metadata: Any, path: Path, mend: str) -> None:
+    # Of the row groups alone: pyarrow ends the whole process at the metadata of a damaged column.
+    groups = [metadata.row_group(k) for k in range(metadata.num_row_groups)]
+    rows = sum(group.num_rows for group in groups)
+    if rows != metadata.num_rows or min([rows, *(group.num_rows for group in groups)]) < 0:
+        raise ValueError(f"{path}: it announces {metadata.num_rows:,} rows and its parts {rows:,}; {mend}")
+    total = max(rows * sum(map(_width, schema)), sum(group.total_byte_size for group in groups))
+    size = path.stat().st_size
+    if total > max(FREE_BYTES, MAX_RATIO * size):
         raise ValueError(f"{path}: its {size:,} bytes would become {total:,} in memory, as a bomb's do; {mend}")
+
+
+def _width(field: pa.Field) -> int:
+    """Bytes a row of a column takes at least."""
+    if pa.types.is_fixed_size_list(field.type):
+        return int(field.type.list_size) * max(1, field.type.value_type.bit_width // 8)
+    return 4 if _is_text(field.type) or pa.types.is_null(field.type) else max(1, field.type.bit_width // 8)
 
 
 def _check_texts(column: pa.ChunkedArray, name: str, path: Path, mend: str) -> None:
@@ -120,12 +125,8 @@ def _check_texts(column: pa.ChunkedArray, name: str, path: Path, mend: str) -> N
         longest = pc.max(lengths).as_py() or 0
         if longest > MAX_TEXT:
             raise ValueError(
-                f"{path}: column {name[:60]!r} has a text of {longest:,} bytes; expected at most {MAX_TEXT}; {mend}"
+                f"{path}: column {shown(name)} has a text of {longest:,} bytes; expected at most {MAX_TEXT}; {mend}"
             )
         total += pc.sum(lengths.take(chunk.indices)).as_py() or 0
     if total > max(FREE_BYTES, MAX_RATIO * path.stat().st_size):
-        raise ValueError(f"{path}: column {name[:60]!r} would become {total:,} bytes, as a bomb's do; {mend}")
-
-
-def _reason(error: BaseException) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__
+        raise ValueError(f"{path}: column {shown(name)} would become {total:,} bytes, as a bomb's do; {mend}")

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from cytolib import run
 from cytolib.parquet import read_table
+from cytolib.text import printable
 
 if TYPE_CHECKING:
     from cytolib.diffusion import EmbeddingDiffusionOutput
@@ -78,7 +79,7 @@ def read_synthetic(path: str | Path) -> tuple[pd.DataFrame, np.ndarray]:
     mend = "run notebook 03_sample again"
     table = read_table(path, mend)
     if tuple(table.column_names) != (*COLUMNS, "embedding"):
-        found = ", ".join(name[:60] for name in table.column_names[:10])
+        found = ", ".join(printable(name)[:60] for name in table.column_names[:10])
         raise ValueError(f"{path}: columns {found}; expected {[*COLUMNS, 'embedding']}; {mend}")
     kinds = {field.name: field.type for field in table.schema}
     for name, fits in _KINDS.items():

@@ -7,21 +7,19 @@ import reprlib
 import unicodedata
 from typing import Any
 
-#: Control characters, lone surrogates and the two Unicode line ends: none has a place in a name or a parameter.
-_REFUSED = ("Cc", "Cs", "Zl", "Zp")
-#: What turns the direction of the text after it: a name then reads as another one.
-_DIRECTION = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 #: A cell that a spreadsheet computes when the table is opened; a plain number may begin with a sign.
 _FORMULA = re.compile(r"[=@\t\r]|[+-](?![0-9.]+\Z)")
 
 
 def hides(text: str, allowed: str = "") -> bool:
-    """Whether ``text`` has characters that do not show what they do: control and direction characters, surrogates."""
-    if text.isascii() and text.isprintable():
+    """Whether ``text`` has characters that do not show: control and direction characters, line ends, surrogates.
+
+    Letters of all scripts and wide blanks are no such characters; those in ``allowed`` are taken too.
+    """
+    if text.isprintable():
         return False
-    return any(
-        (unicodedata.category(c) in _REFUSED or c in _DIRECTION) and c not in allowed for c in dict.fromkeys(text)
-    )
+    odd = (c for c in dict.fromkeys(text) if not c.isprintable() and c not in allowed)
+    return any(unicodedata.category(c) != "Zs" for c in odd)
 
 
 def like_formula(text: str) -> bool:
@@ -38,7 +36,19 @@ def unfit(text: str) -> str:
 
 def printable(text: str) -> str:
     """``text`` on one line, with hidden characters written as escapes: safe for a terminal and a report."""
-    return "".join(ascii(c)[1:-1] if hides(c) else c for c in text) if hides(text) else text
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def reason(error: BaseException, length: int = 160) -> str:
+    """What a library's exception says, as a part of a sentence of ours: one short line, whatever the error is."""
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    if isinstance(error, MemoryError):
+        return "too large or nested too deeply"
+    text = " ".join(str(error).split())
+    if "integer string conversion" in text:  # Python's words advise to lift the limit
+        return "a number of more than 4300 digits"
+    return printable(text)[:length] or type(error).__name__
 
 
 class _Short(reprlib.Repr):

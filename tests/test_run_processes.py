@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from cytolib.run.pipeline import _events
+from cytolib.run.follow import whole_events
 from cytolib.run.processes import PARENT_VARIABLE, identity, kill_marked
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(300)"]
@@ -85,4 +85,4 @@ def test_a_script_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
 
 def test_events_cut_off_by_a_full_disk_are_passed_over() -> None:
     lines = ['{"event": "started", "stage": "a"}', '{"event": "do', "", '{"event": "done", "stage": "a"}']
-    assert [event["event"] for event in _events(lines)] == ["started", "done"]
+    assert [event["event"] for event in whole_events(lines)] == ["started", "done"]

@@ -122,6 +122,8 @@ def recorded_checksums(root: Path) -> dict[str, dict[str, Any]]:
         return {}
     try:
         recorded = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(recorded, dict):
+            raise ValueError(f"it holds a {type(recorded).__name__}, expected an object")
         if not all(isinstance(entry["sha256"], str) for entry in recorded.values()):
             raise ValueError("an entry has no sha256")
     except (ValueError, AttributeError, KeyError, TypeError, OSError) as error:

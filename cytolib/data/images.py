@@ -6,6 +6,7 @@ import hashlib
 import io
 import math
 import os
+import re
 import stat
 import struct
 import warnings
@@ -97,6 +98,9 @@ def check_plain(path: str | Path) -> int:
 def _refusal(path: str | Path, error: BaseException) -> ValueError:
     if isinstance(error, ValueError) and str(error).startswith(str(path)):
         return error
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        pixels = re.search(r"\d+", str(error))
+        return ValueError(f"{path}: {pixels[0] if pixels else 'too many'} pixels; a single cell has under {MAX_PIXELS}")
     reason = printable((str(error).strip().splitlines() or [type(error).__name__])[0])[:120]
     if isinstance(error, UnidentifiedImageError):  # its own words end in a memory address
         reason = "none of JPEG, PNG, TIFF and BMP"

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from cytolib.diffusion.denoiser import EmbeddingDenoiser
 from cytolib.diffusion.schedulers import Scheduler
 from cytolib.diffusion.standardizer import EmbeddingStandardizer
-from cytolib.text import hides, printable, shown
+from cytolib.text import hides, printable, reason, shown
 
 INDEX = "model_index.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -70,9 +70,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{path}: not readable as JSON ({printable(str(error))[:100]}); save the model again"
-        ) from None
+        raise ValueError(f"{path}: not readable as JSON ({reason(error)}); save the model again") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path}: it holds a {type(values).__name__}; expected an object")
     return values
@@ -135,8 +133,9 @@ def _check_weights(folder: Path, cls: type[Any], settings: dict[str, Any]) -> No
         with torch.device("meta"):  # shapes without memory
             expected = {name: tuple(t.shape) for name, t in cls(**settings).state_dict().items()}
     except (ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
-        reason = printable(str(error).strip().splitlines()[0])[:160]
-        raise ValueError(f"{folder / 'config.json'}: no model can be made of it ({reason}); save it again") from error
+        raise ValueError(
+            f"{folder / 'config.json'}: no model can be made of it ({reason(error)}); save it again"
+        ) from error
     try:
         with safe_open(path, framework="pt") as file:
             found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
@@ -144,8 +143,7 @@ def _check_weights(folder: Path, cls: type[Any], settings: dict[str, Any]) -> No
             for name in expected:
                 _check_values(name, file.get_tensor(name), path)
     except (SafetensorError, OSError) as error:
-        reason = printable(str(error).strip().splitlines()[0])[:160]
-        raise ValueError(f"{path}: not a readable safetensors file ({reason}); save the model again") from error
+        raise ValueError(f"{path}: not a readable safetensors file ({reason(error)}); save the model again") from error
 
 
 def _compare(expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]], path: Path) -> None:
@@ -177,5 +175,4 @@ def _check_scheduler(folder: Path, name: str) -> None:
     try:
         getattr(diffusers, name).from_config(config)
     except Exception as error:  # whatever a scheduler makes of odd settings
-        reason = printable((str(error).strip().splitlines() or [type(error).__name__])[0])[:160]
-        raise ValueError(f"{path}: no scheduler can be made of it ({reason}); save the model again") from error
+        raise ValueError(f"{path}: no scheduler can be made of it ({reason(error)}); save the model again") from error

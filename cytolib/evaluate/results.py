@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from cytolib.exposure import encoder_exposure as looked_up_exposure
 from cytolib.parquet import read_table
 from cytolib.run import atomic_path
-from cytolib.text import unfit
+from cytolib.text import printable, unfit
 
 #: Columns of a result table, in order. ``n_per_class`` -1 means all cells, ``seed`` -1 over all seeds;
 #: ``encoder_exposure`` says what the encoder had seen of the target data; ``n`` is the number of cells behind a value.
@@ -81,7 +81,7 @@ def result_rows(
 def check_results(frame: pd.DataFrame, *, source: str = "result table") -> pd.DataFrame:
     """Return ``frame`` in the exact schema (column order, types, RangeIndex), or refuse it in one sentence."""
     missing = [name for name in COLUMNS if name not in frame.columns]
-    extra = [str(name) for name in frame.columns if name not in COLUMNS]
+    extra = [printable(str(name))[:60] for name in frame.columns if name not in COLUMNS]
     if missing or extra:
         raise ValueError(
             f"{source}: missing columns {missing}, unknown columns {extra}; expected exactly {COLUMNS}; "
@@ -152,7 +152,7 @@ def read_results(paths: str | Path | Iterable[str | Path]) -> pd.DataFrame:
         table = read_table(file, "write it with write_results()")
         for field in table.schema:
             text = pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
-            if pa.types.is_list(field.type) or (text and field.name in NUMBER_COLUMNS):
+            if pa.types.is_fixed_size_list(field.type) or (text and field.name in NUMBER_COLUMNS):
                 raise ValueError(f"{file}: column {field.name!r} holds {field.type}; write it with write_results()")
         frame = table.replace_schema_metadata(None).to_pandas()
         frames.append(check_results(frame, source=str(file)))

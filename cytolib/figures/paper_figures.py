@@ -20,8 +20,10 @@ from cytolib.figures.generation import attribute_agreement, guidance, membership
 from cytolib.figures.protocol import protocol_curves
 from cytolib.figures.style import readable
 from cytolib.figures.tour import what_vectors_know
+from cytolib.parquet import read_table
 from cytolib.run.artefacts import atomic_path
 
+COLUMNS = {"map.parquet": ("x", "y", "label", "domain"), "history.parquet": ("step", "loss", "validation_loss")}
 SOURCES = ("00_data", "01_embed", "02_train_diffusion", "03_sample", "04_augment_classifiers")
 
 
@@ -66,7 +68,7 @@ def read_tables(
     """
 
     def table(stage: str, name: str) -> pd.DataFrame:
-        return pd.read_parquet(needed(stage, name))
+        return _stored(needed(stage, name))
 
     known = {"attributes": "01_embed", "attribute_frequencies": "03_sample"}
     found = {name: optional(stage, f"{name}.parquet") for name, stage in known.items()}
@@ -80,8 +82,17 @@ def read_tables(
         membership=table("03_sample", "membership.parquet"),
         guidance=table("03_sample", "guidance.parquet"),
         contaminated=table("04_augment_classifiers", "contaminated.parquet"),
-        **{name: None if path is None else pd.read_parquet(path) for name, path in found.items()},
+        **{name: None if path is None else _stored(path) for name, path in found.items()},
     )
+
+
+def _stored(path: Path) -> pd.DataFrame:
+    """A table of a stage, read with limits; of those that most figures need, with its columns."""
+    table = read_table(path, "run its stage again")
+    missing = [name for name in COLUMNS.get(path.name, ()) if name not in table.column_names]
+    if missing:
+        raise ValueError(f"{path}: columns {missing} are missing; run its stage again")
+    return table.replace_schema_metadata(None).to_pandas()
 
 
 def figure_1_cells(tables: PaperTables) -> PaperFigure:

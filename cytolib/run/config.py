@@ -12,7 +12,7 @@ import yaml
 from cytolib.run.parameters import Parameter, notebook_parameters, override, script_parameters, suggest
 from cytolib.run.paths import runs_root
 from cytolib.run.stages import Chain, StageSpec
-from cytolib.text import printable, shown
+from cytolib.text import reason, shown
 
 RESERVED_RUNS = ("interactive", "nbval", "browser", "reference", "figures")
 MAX_CONFIG_BYTES = 100_000
@@ -84,7 +84,7 @@ def read_config(path: Path, chain: Chain) -> RunConfig:
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506 (a SafeLoader)
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not readable as YAML: {_reason(error)}") from None
+        raise ValueError(f"{path}: not readable as YAML: {reason(error, 300)}") from None
     if not isinstance(values, dict):
         raise TypeError(f"{path}: expected the keys 'run' and 'stages', found {type(values).__name__}")
     for key in values:
@@ -103,11 +103,6 @@ def read_config(path: Path, chain: Chain) -> RunConfig:
             for spec in chain.stages
         },
     )
-
-
-def _reason(error: BaseException) -> str:
-    text = printable(" ".join(str(error).split())) or type(error).__name__
-    return "nested too deeply" if isinstance(error, RecursionError) else text[:300]
 
 
 def check_run_folder(name: str) -> Path:

@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -103,11 +103,17 @@ def follow(process: subprocess.Popen[bytes], events: Path, follower: Follower) -
         while True:
             ended = process.poll() is not None
             *lines, rest = (rest + file.read()).split("\n")
-            for line in lines:
-                with suppress(ValueError):  # cut off by a full disk: its stage says nothing
-                    follower.event(json.loads(line), time.monotonic())
+            for event in whole_events(lines):
+                follower.event(event, time.monotonic())
             if ended:
                 follower.end(process.returncode)
                 return process.returncode
             follower.tick(time.monotonic())
             time.sleep(0.2)
+
+
+def whole_events(lines: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The events of these lines; a line that is none was cut off by a full disk, and its stage says nothing."""
+    for line in lines:
+        with suppress(ValueError):
+            yield json.loads(line)

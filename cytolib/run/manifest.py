@@ -19,7 +19,7 @@ from cytolib.run.artefacts import sha256, tree_sha256
 from cytolib.run.external import external_changes
 from cytolib.run.sources import notebook_sha256, unique_keys
 from cytolib.run.stages import Chain, StageSpec
-from cytolib.text import hides, printable, shown
+from cytolib.text import hides, reason, shown
 
 NAME = "manifest.json"
 SCHEMA = 1
@@ -58,10 +58,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_bytes(), object_pairs_hook=unique_keys, parse_constant=_no_number)
         _check(values)
-    except (ValueError, TypeError, KeyError, RecursionError, OSError) as error:
-        layout = isinstance(error, (TypeError, KeyError))
-        reason = "its layout is another one" if layout else printable(" ".join(str(error).split()))[:200]
-        raise ValueError(f"{path}: not a readable manifest ({reason}); run the stage again") from None
+    except (TypeError, KeyError):
+        raise ValueError(f"{path}: not a readable manifest (its layout is another one); run the stage again") from None
+    except (ValueError, RecursionError, OSError) as error:
+        raise ValueError(f"{path}: not a readable manifest ({reason(error, 200)}); run the stage again") from None
     return values
 
 

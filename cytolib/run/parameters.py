@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cytolib.run.sources import read_notebook
-from cytolib.text import hides, printable, shown
+from cytolib.text import hides, reason, shown
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")  # ASCII: other letters look alike, and Python takes some for others
 TYPES = ("int", "float", "str", "bool", "list[int]", "list[float]", "list[str]")
@@ -101,8 +101,9 @@ def _from_source(source: str, where: str) -> dict[str, Parameter]:
         body = ast.parse(source).body
         tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
     except (SyntaxError, tokenize.TokenError, ValueError, RecursionError, MemoryError) as error:
-        reason = printable(str(error))[:160] or type(error).__name__
-        raise ValueError(f"{where}: not valid Python ({reason}); expected lines 'name: type = literal'") from None
+        raise ValueError(
+            f"{where}: not valid Python ({reason(error)}); expected lines 'name: type = literal'"
+        ) from None
     helps = {t.start[0]: t.string.lstrip("# ").strip() for t in tokens if t.type == tokenize.COMMENT}
     found: dict[str, Parameter] = {}
     for node in body:

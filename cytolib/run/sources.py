@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cytolib.text import printable, shown
+from cytolib.text import reason, shown
 
 MAX_NOTEBOOK_BYTES = 50_000_000
 INJECTED = "injected-parameters"  # papermill's tag of the cell that it adds
@@ -30,11 +30,10 @@ def read_notebook(path: Path) -> dict[str, Any]:
             raise ValueError(f"nbformat is {shown(notebook['nbformat'])}, expected 4")
         for cell in notebook["cells"]:
             _mend_cell(cell)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        reason = (
-            printable(str(error))[:160] if isinstance(error, ValueError) else f"{type(error).__name__} in its layout"
-        )
-        raise ValueError(f"{path}: no version-4 notebook ({reason}); restore it") from None
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: no version-4 notebook ({type(error).__name__} in its layout); restore it") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: no version-4 notebook ({reason(error)}); restore it") from None
     return notebook
 
 

@@ -84,7 +84,7 @@ archive_case("zip bomb: 200 MB of zeros", lambda: zip_bytes([("set/a", bytes(200
 archive_case("zip whose member lies about its size", _lying_zip, "damaged or cut short")
 archive_case("zip whose members share their bytes", _shared_zip, "shares bytes")
 archive_case("zip that leaves its folder by ..", lambda: zip_bytes([GOOD, ("../../evil", b"x")]), "leaves its folder")
-archive_case("zip with an absolute path", lambda: zip_bytes([GOOD, ("/tmp/evil", b"x")]), "an absolute path")
+archive_case("zip with an absolute path", lambda: zip_bytes([GOOD, ("/var/tmp/evil", b"x")]), "an absolute path")
 archive_case("zip with a Windows path", lambda: zip_bytes([GOOD, ("..\\evil", b"x")]), "a backslash")
 archive_case("zip with a symbolic link", lambda: zip_bytes([GOOD, (_mode("set/l", stat.S_IFLNK), b"/etc")]), "link")
 archive_case("zip with a device", lambda: zip_bytes([GOOD, (_mode("set/d", stat.S_IFCHR), b"")]), "a device")
@@ -94,8 +94,8 @@ archive_case("zip cut in the middle", lambda: zip_bytes([("set/a", b"x" * 5000)]
 archive_case("web page in place of a zip", lambda: b"<html>please log in</html>", "a web page")
 archive_case(
     "tar with a symbolic link out, and a file behind it",
-    lambda: tar_bytes([(tar_info("set/l", tarfile.SYMTYPE, "/tmp"), b""), ("set/l/evil", b"x")]),
-    "a symbolic link to '/tmp'",
+    lambda: tar_bytes([(tar_info("set/l", tarfile.SYMTYPE, "/var/tmp"), b""), ("set/l/evil", b"x")]),
+    "a symbolic link to '/var/tmp'",
     name="set.tar",
 )
 archive_case(
@@ -110,7 +110,9 @@ archive_case(
 archive_case(
     "tar with a named pipe", lambda: tar_bytes([(tar_info("set/p", tarfile.FIFOTYPE), b"")]), "a pipe", name="set.tar"
 )
-archive_case("tar with an absolute path", lambda: tar_bytes([("/tmp/evil", b"x")]), "an absolute path", name="set.tar")
+archive_case(
+    "tar with an absolute path", lambda: tar_bytes([("/var/tmp/evil", b"x")]), "an absolute path", name="set.tar"
+)
 archive_case(
     "tar that leaves its folder by ..", lambda: tar_bytes([("../evil", b"x")]), "leaves its folder", name="set.tar"
 )

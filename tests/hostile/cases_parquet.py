@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from cytolib.data.table import read_cells, write_cells
 from cytolib.embedding_table import REQUIRED_METADATA, EmbeddingTable, read_embeddings, write_embeddings
 from cytolib.evaluate.results import read_results, result_rows
 from cytolib.figures import paper  # noqa: F401 (imported before the first fork: it looks for fonts)
+from cytolib.run import root
 from cytolib.synthetic import COLUMNS as SYNTHETIC_COLUMNS
 from cytolib.synthetic import read_synthetic
 from tests.cell_tables import toy_cells
@@ -89,7 +91,7 @@ embedding_case("parquet: embeddings as float64", lambda t: vectors(t, _fixed(np.
 embedding_case(
     "parquet: embeddings of different lengths",
     lambda t: vectors(t, pa.array([[1.0], [1.0, 2.0]] * 10, pa.list_(pa.float32()))),
-    "fixed-size",
+    "is of type list<",
 )
 embedding_case(
     "parquet: embeddings as text", lambda t: vectors(t, pa.array(["1; import os"] * 20)), "embedding (string)"
@@ -226,7 +228,7 @@ results_case("result table: formula for a method", "method", "=1+cmd|'/C calc'!A
 results_case("result table: escape sequence for a metric", "metric", "a\x1b[2J", "'metric'", "control")
 results_case("result table: infinite value", "value", float("inf"), "row 0", "expected a finite number")
 results_case("result table: text for a value", "value", "__import__('os')", "'value' holds string")
-results_case("result table: lists for seeds", "seed", [1, 2], "'seed' holds list<")
+results_case("result table: lists for seeds", "seed", [1, 2], "'seed' is of type list<")
 
 
 @case("run whose tables are pickles", "cytolib figures", "results.parquet", "not a readable parquet file")
@@ -235,6 +237,22 @@ def _(folder: Path) -> Door:
     for stage in ("00_data", "01_embed", "02_train_diffusion", "03_sample", "04_augment_classifiers"):
         (run / stage).mkdir(parents=True)
         (run / stage / "results.parquet").write_bytes(evil_pickle(folder))
+    return lambda: command("figures", "--run", "mine", "--out", str(folder / "out"))
+
+
+@case("run whose map is a pickle", "cytolib figures", "map.parquet", "not a readable parquet file", leaves=("out*",))
+def _(folder: Path) -> Door:
+    run = folder / "cytolib_runs" / "mine"
+    shutil.copytree(root() / "papermill_runs" / "reference" / "default", run)
+    (run / "01_embed" / "map.parquet").write_bytes(evil_pickle(folder))
+    return lambda: command("figures", "--run", "mine", "--out", str(folder / "out"))
+
+
+@case("run whose history has other columns", "cytolib figures", "history.parquet", "columns", leaves=("out*",))
+def _(folder: Path) -> Door:
+    run = folder / "cytolib_runs" / "mine"
+    shutil.copytree(root() / "papermill_runs" / "reference" / "default", run)
+    pq.write_table(pa.table({"__import__": [1]}), run / "02_train_diffusion" / "history.parquet")
     return lambda: command("figures", "--run", "mine", "--out", str(folder / "out"))
 
 

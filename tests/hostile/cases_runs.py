@@ -51,7 +51,9 @@ config_case("run's name with code", "run: $(touch evil)\n", "letters, digits")
 config_case("unknown stage with code", "run: a\nstages: {\"__import__('os')\": {}}\n", "unknown stage")
 config_case("unknown parameter", "run: a\nstages: {00_data: {sede: 1}}\n", "unknown parameter 'sede'")
 config_case("parameter that is a date", value("2026-01-01"), "expected str, found datetime.date", "quotation marks")
-config_case("whole number of 5,000 digits", f"run: a\nstages: {{00_data: {{seed: {'9' * 5000}}}}}\n", "4300 digits")
+config_case(
+    "whole number of 5,000 digits", f"run: a\nstages: {{00_data: {{seed: {'9' * 5000}}}}}\n", "more than 4300 digits"
+)
 config_case(
     "whole number of 90,000 hexadecimal digits",
     f"run: a\nstages: {{00_data: {{seed: 0x{'f' * 90_000}}}}}\n",
@@ -222,6 +224,8 @@ def stage_case(input: str, call: Callable[[Stage], object], *says: str) -> None:
 
 
 stage_case("output that leaves the stage", lambda stage: stage.path("../../evil"), "'../../evil'", "no path inside")
-stage_case("output with an absolute path", lambda stage: stage.path("/tmp/evil"), "'/tmp/evil'", "no path inside")
+stage_case(
+    "output with an absolute path", lambda stage: stage.path("/var/tmp/evil"), "'/var/tmp/evil'", "no path inside"
+)
 stage_case("output named as the manifest", lambda stage: stage.path("manifest.json"), "kept for the runner")
 stage_case("input of a stage outside", lambda stage: stage.input("../..", "passwd"), "'../..'", "no path inside")

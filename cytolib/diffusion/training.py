@@ -118,7 +118,7 @@ def train(
     domains_unlabelled: Labels | None = None,
     unlabelled_share: float = 0.5,
     checkpoint_dir: str | Path | None = None,
-    checkpoint_every: int = 500,
+    checkpoint_every: int = 200,
 ) -> Iterator[TrainingStep]:
     """Train on embeddings; draw from the generator to advance: ``for step in train(...): ...``.
 

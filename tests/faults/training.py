@@ -21,7 +21,7 @@ _building = threading.Lock()
 
 def long_training(base: Undisturbed) -> Undisturbed:
     """The undisturbed run with a training of 1,600 steps; made once, beside the other."""
-    folder = base.runs.parent / "long"
+    folder = base.runs.parent / f"long-{STEPS}"
     with _building:
         if not (folder / "finished").is_file():
             trial = _trial(base, folder)

@@ -51,6 +51,16 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         raise
 
 
+def put_bytes(content: bytes, path: Path) -> None:
+    """Write one of many small files: after a kill it is whole or not there.
+
+    It is not flushed, as ``atomic_path`` does: a power cut may lose it, which the manifest's hashes notice.
+    """
+    temporary = path.with_name(f".{path.stem[:80]}.{secrets.token_hex(4)}{path.suffix}")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
+
+
 def _is_full(folder: Path) -> bool:
     return shutil.disk_usage(folder).free < FULL_BYTES
 

@@ -53,7 +53,8 @@ def play(case: Case, base: Undisturbed, folder: Path) -> dict[str, str]:
             traceback.print_exc()
     shutil.rmtree(folder, ignore_errors=True)
     values = (case.name, case.what, said, after, f"{time.monotonic() - started:.1f}", verdict)
-    return {name: " ".join(value.split()) for name, value in zip(COLUMNS, values, strict=True)}
+    place = str(folder.parent)  # of this machine: it says nothing
+    return {name: " ".join(value.replace(place, "…").split()) for name, value in zip(COLUMNS, values, strict=True)}
 
 
 def line(row: dict[str, str]) -> str:

@@ -92,7 +92,7 @@ def _manifest_garbage(trial: Trial) -> None:
 def _manifest_flipped(trial: Trial) -> None:
     path = _manifest(trial)
     text = path.read_text()
-    place = text.index('"sha256"') + 14
+    place = text.index('"sha256"', text.index('"outputs"')) + 14
     path.write_text(text[:place] + ("0" if text[place] != "0" else "1") + text[place + 1 :])
 
 

@@ -14,13 +14,13 @@ from tests.faults.kills import VICTIMS
 from tests.faults.trial import LIMIT_S, Trial, Undisturbed, check, outputs_of, wait_for
 
 STAGE = "02_train_diffusion"
-STEPS = 1600
-EVERY = 500  # steps between two checkpoints, the default of ``train``
+STEPS = 700
+EVERY = 200  # steps between two checkpoints, the default of ``train``
 _building = threading.Lock()
 
 
 def long_training(base: Undisturbed) -> Undisturbed:
-    """The undisturbed run with a training of 1,600 steps; made once, beside the other."""
+    """The undisturbed run with a longer training; made once, beside the other."""
     folder = base.runs.parent / f"long-{STEPS}"
     with _building:
         if not (folder / "finished").is_file():

@@ -255,11 +255,12 @@ class Running:
 
     def wait_for_stage(self, stage: str) -> bool:
         """Wait until the stage has begun; False if the command ended before."""
-        events = self.trial.run_folder / ".pipeline"
+        # of this command alone: those of a killed one lie there until the next has looked at all stages
+        events = self.trial.run_folder / ".pipeline" / f"events-{self.process.pid}.jsonl"
         word = f'{{"event": "started", "stage": "{stage}"'
 
         def begun() -> bool:
-            return any(word in file.read_text(errors="replace") for file in events.glob("events-*.jsonl"))
+            return events.is_file() and word in events.read_text(errors="replace")
 
         wait_for(lambda: self.process.poll() is not None or begun(), LIMIT_S)
         return begun()

@@ -24,7 +24,7 @@ from cytolib.data.phantoms.vocabulary import (
     check_count,
     check_size,
 )
-from cytolib.run import atomic_path
+from cytolib.run.artefacts import atomic_path, put_bytes
 
 N_HELD_OUT = 50
 _FIRST, _LABEL, _DOMAIN, _SEED, _HELD_OUT = range(5)  # independent streams of one seed
@@ -134,8 +134,8 @@ def _write(folder: Path, cells: Iterable[PhantomCell], labels: list[str], progre
         label, subtype = labels[k], str(cell.factors["subtype"])
         png, path, mask = _png(cell.image), f"images/{label}/{k:06d}.png", f"masks/{k:06d}.png"
         cell_id = hashlib.sha256(png).hexdigest()
-        (folder / path).write_bytes(png)
-        (folder / mask).write_bytes(_png(_mask(cell)))
+        put_bytes(png, folder / path)
+        put_bytes(_png(_mask(cell)), folder / mask)
         named = {"cell_type": cell_type(label, subtype), "source_label": subtype or label}
         placed = {"domain": cell.factors["domain"], "um_per_px": cell.factors["um_per_px"], "mask": mask}
         rows.append({"cell_id": cell_id, "path": path, "label": label, **named, **placed})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ from tqdm.auto import tqdm
 
 from cytolib.data.cards import DataSet, Download
 from cytolib.data.readers.common import Entry, Reading, read_entries, square_frame
+from cytolib.run.artefacts import put_bytes
 
 #: In the order of the numbers in the archive. ``ig``: promyelocytes, myelocytes and metamyelocytes together.
 NAMES = ("basophil", "eosinophil", "erythroblast", "ig", "lymphocyte", "monocyte", "neutrophil", "platelet")
@@ -79,7 +81,9 @@ def _write_images(archive: zipfile.ZipFile, file: Path, scratch: Path, size: int
         ):
             label = NAMES[labels[row]]
             path = scratch / "bloodmnist" / split / label / f"{row:05d}.png"
-            Image.fromarray(pixels).save(path, compress_level=1)
+            png = io.BytesIO()
+            Image.fromarray(pixels).save(png, format="PNG", compress_level=1)
+            put_bytes(png.getvalue(), path)
             yield Entry(path, label, domain="pbc_lilac" if slide_colour(pixels) < LILAC_BELOW else "pbc_main")
 
 

@@ -93,8 +93,8 @@ def hostile() -> str:
     return (
         f"- `python -m tests.hostile` gives {len(_rows('hostile.csv'))} hostile or broken inputs to the doors that "
         "users use: pickles, bombs, path escapes, images that lie about their size, formulas in cells, code in "
-        "parameters, markup in names. Each is refused in one sentence, or named and left out, and nothing of it is executed: "
-        "[what was said](benchmarks/results/hostile.csv)."
+        "parameters, markup in names. Each is refused in one sentence, or named and left out, and nothing of it is "
+        "executed: [what was said](benchmarks/results/hostile.csv)."
     )
 
 

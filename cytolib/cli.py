@@ -6,6 +6,7 @@ import argparse
 import io
 import json
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.do(options))
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is cleaned up: another Ctrl-C must not cut the last word off
         print("cytolib: interrupted; what is finished is kept, the same command goes on from there", file=sys.stderr)
         return 130
     except BrokenPipeError:

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from cytolib.run.stages import Chain, StageSpec
 
 SCRIPT = """
@@ -50,3 +52,12 @@ def toy_chain(folder: Path) -> Chain:
         StageSpec("third", "script", ("first", "second"), "toy_third:main"),
     )
     return Chain(stages, folder)
+
+
+def toy_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """``folder`` as the home of a toy chain: its configuration, the root of its runs, its scripts on Python's path."""
+    monkeypatch.setenv("CYTOLIB_RUNS", str(folder / "runs"))
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.syspath_prepend(str(folder))
+    (folder / "c.yaml").write_text("run: toy\nstages:\n  first: {seed: 7}\n")
+    return folder

@@ -25,7 +25,7 @@ from cytolib.run.manifest import read_manifest, stale_stages
 from cytolib.run.pipeline import run_pipeline
 from cytolib.run.stages import Chain
 from tests.bundle_proof import THERE, clean_environment, poor_python
-from tests.run_tools import toy_chain
+from tests.run_tools import toy_chain, toy_folder
 
 CONFIGS = sorted((root() / "configs").glob("*.yaml"))
 
@@ -39,10 +39,7 @@ def test_every_configuration_is_valid(path: Path) -> None:
 @pytest.fixture
 def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the toy chain, whose first stage is done, and a configuration."""
-    monkeypatch.setenv("CYTOLIB_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "c.yaml").write_text("run: toy\nstages:\n  first: {seed: 7}\n")
+    toy_folder(tmp_path, monkeypatch)
     code = run_pipeline(tmp_path / "c.yaml", chain=toy_chain(tmp_path), plain=True, until="first", say=lambda _: None)
     assert code == 0
     return tmp_path
@@ -154,10 +151,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A toy folder whose bundle has run; only copied from."""
     folder = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CYTOLIB_RUNS", str(folder / "runs"))
-        patch.setenv("PYTHONPATH", str(folder))
-        patch.syspath_prepend(str(folder))
-        (folder / "c.yaml").write_text("run: toy\nstages:\n  first: {seed: 7}\n")
+        toy_folder(folder, patch)
         chain = toy_chain(folder)
         assert run_pipeline(folder / "c.yaml", chain=chain, plain=True, until="first", say=lambda _: None) == 0
         assert run_there(folder, patch) == 0

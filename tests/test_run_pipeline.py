@@ -23,17 +23,13 @@ from cytolib.run.pipeline import run_pipeline
 from cytolib.run.reference import NOT_SHOWN, public_notebook, publish_run
 from cytolib.run.stages import Chain, StageSpec
 from cytolib.run.status import run_status
-from tests.run_tools import SCRIPT, toy_chain, write_notebook
+from tests.run_tools import SCRIPT, toy_chain, toy_folder, write_notebook
 
 
 @pytest.fixture
 def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the toy chain, a configuration and a root for runs."""
-    monkeypatch.setenv("CYTOLIB_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "c.yaml").write_text("run: toy\nstages:\n  first: {seed: 7}\n")
-    return tmp_path
+    return toy_folder(tmp_path, monkeypatch)
 
 
 def run(folder: Path, **options: object) -> tuple[int, str]:

@@ -18,7 +18,7 @@ from cytolib.run.manifest import read_manifest, verify
 from cytolib.run.pipeline import run_pipeline
 from cytolib.run.plain_outputs import Recorder, without_magics
 from cytolib.run.stages import Chain, StageSpec
-from tests.run_tools import stage_notebook, toy_chain, write_notebook
+from tests.run_tools import stage_notebook, toy_chain, toy_folder, write_notebook
 
 KILL = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"
 WAYS = {  # name: (cells after the opening, is publish called last, what is said)
@@ -127,11 +127,7 @@ def test_a_progress_bar_is_one_line_of_the_cell(capsys: pytest.CaptureFixture[st
 @pytest.fixture
 def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the toy chain, a configuration and a root for runs."""
-    monkeypatch.setenv("CYTOLIB_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "c.yaml").write_text("run: toy\nstages:\n  first: {seed: 7}\n")
-    return tmp_path
+    return toy_folder(tmp_path, monkeypatch)
 
 
 def test_a_plain_run_is_taken_for_done_by_the_usual_one(toy: Path) -> None:

@@ -16,16 +16,13 @@ from cytolib.run.execute import StageError, execute_stage
 from cytolib.run.plan import Plan
 from cytolib.run.stages import Chain, StageSpec
 from cytolib.run.status import StageStatus, run_status, status_lines
-from tests.run_tools import stage_notebook, toy_chain
+from tests.run_tools import stage_notebook, toy_chain, toy_folder
 
 
 @pytest.fixture
 def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the toy chain, its configuration, and the first two stages executed."""
-    monkeypatch.setenv("CYTOLIB_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "c.yaml").write_text("run: toy\nstages: {first: {seed: 7}}\n")
+    toy_folder(tmp_path, monkeypatch)
     chain, run = toy_chain(tmp_path), tmp_path / "runs" / "toy"
     execute_stage(chain["first"], run, {"seed": 7}, chain)
     execute_stage(chain["second"], run, {"n": 2, "names": ["a"]}, chain)

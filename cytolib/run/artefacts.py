@@ -19,6 +19,11 @@ _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}(\.[^.]*)?(\.old)?", re.DOTALL)
 FULL_BYTES = 64_000  # free bytes below which a failed write is taken for a full disk
 
 
+def _temporary(path: Path) -> Path:
+    """A hidden name beside ``path``, of the form by which ``remove_temporaries`` knows it."""
+    return path.with_name(f".{path.stem[:80]}.{secrets.token_hex(4)}{path.suffix}")
+
+
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` (same suffix); on success it replaces ``path``, on error it is removed.
@@ -31,7 +36,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem[:80]}.{secrets.token_hex(4)}{path.suffix}")
+    temporary = _temporary(path)
     try:
         yield temporary
         if temporary.is_dir():
@@ -56,7 +61,7 @@ def put_bytes(content: bytes, path: Path) -> None:
 
     It is not flushed, as ``atomic_path`` does: a power cut may lose it, which the manifest's hashes notice.
     """
-    temporary = path.with_name(f".{path.stem[:80]}.{secrets.token_hex(4)}{path.suffix}")
+    temporary = _temporary(path)
     temporary.write_bytes(content)
     os.replace(temporary, path)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cytolib.data.registry import DATA_SETS
-from tests.readme_findings import findings, hostile
+from tests.readme_findings import faults, findings, hostile
 from tests.readme_generation import MEASURED, contaminated, generators, measured, sampling
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -183,7 +183,7 @@ def filled(text: str, *blocks: Callable[[], str]) -> str:
 
 
 FILES: dict[Path, tuple[Callable[[], str], ...]] = {
-    README: (times, results, findings, hostile),
+    README: (times, results, findings, faults, hostile),
     MEASUREMENTS: (generators, contaminated, sampling, encoders, marrow, speed),
     DATA_README: (datasets,),
 }

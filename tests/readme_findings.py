@@ -98,6 +98,21 @@ def hostile() -> str:
     )
 
 
+def faults() -> str:
+    """What the fault suite played, and how it went."""
+    rows = _rows("faults.csv")
+    kills = [row for row in rows if row["case"].startswith("kill-")]
+    passed = sum(row["verdict"] == "passed" for row in rows)
+    return (
+        f"- `python -m tests.faults` plays {len(rows)} faults against the real chain on few phantoms: {len(kills)} "
+        "times kill -9 of the run, of Snakemake, papermill, kernels, workers and trainings at moments that a seed "
+        "draws; full and read-only disks; damaged, deleted and swapped files; two runs at once; Ctrl-C; clocks that "
+        'jump; lost state. After each, nothing says "done" that is not, and the same command again gives the same '
+        f"bytes: {passed} of {len(rows)} passed ([table](benchmarks/results/faults.csv), "
+        "on two cores in less than 15 minutes; `--all` adds variations). A part of it is in `make test`."
+    )
+
+
 def _rows(file: str) -> list[dict[str, str]]:
     with open(MEASURED / file, newline="", encoding="utf-8") as table:
         return list(csv.DictReader(table))

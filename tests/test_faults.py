@@ -15,7 +15,7 @@ from tests.finished_run import finished_runs
 
 #: Cheap ones that show most: by name and a word of what is played.
 PLAYED = (
-    *(("damage", word) for word in ("two figures swapped", "a byte flipped", "manifests of two stages swapped")),
+    *(("damage", word) for word in ("outputs truncated", "a byte flipped", "manifests of two stages swapped")),
     *(("two-at-once", ""), ("read-only-runs", ""), ("interrupt", "4 times"), ("disk-full", "10_figures")),
 )
 KILLS = (

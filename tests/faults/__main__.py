@@ -1,6 +1,7 @@
 """``python -m tests.faults``: every fault, played on the real chain, as a table.
 
-    python -m tests.faults                        all cases, seed 0
+    python -m tests.faults                        every kind of fault, 20 kills, seed 0
+    python -m tests.faults --all                  and further variations of them
     python -m tests.faults --only kill disk       cases whose line in --list contains one of these
     python -m tests.faults --seed 3 --out t.csv   other victims and moments; the table as CSV
 
@@ -24,25 +25,41 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from tests.faults.cases import Case, all_cases
-from tests.faults.trial import CONFIG, Skipped, Undisturbed
+from tests.faults.training import long_training
+from tests.faults.trial import CONFIG, LIMIT_S, RUN, Skipped, Undisturbed, check, wait_for
 
 COLUMNS = ("case", "played", "said", "after", "seconds", "verdict")
 
 
-def undisturbed(folder: Path) -> Undisturbed:
-    """Run the tiny chain from nothing to its end, with nothing in its way."""
-    runs, cache = folder / "runs", folder / "cache"
-    environment = {**os.environ, "CYTOLIB_RUNS": str(runs), "CYTOLIB_CACHE": str(cache)}
-    environment.pop("OMP_NUM_THREADS", None)
-    command = [sys.executable, "-m", "cytolib.cli", "run", "--config", str(CONFIG), "--cores", "1"]
-    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
-    return Undisturbed.of(runs, cache)
+class Making:
+    """The undisturbed run, made from nothing with nothing in its way; its first stages can be used before its end."""
+
+    def __init__(self, folder: Path) -> None:
+        self.runs, self.cache = folder / "runs", folder / "cache"
+
+    def run(self) -> Undisturbed:
+        """Make it, where it is not there yet."""
+        if not (self.runs / RUN / "index.html").is_file():
+            environment = {**os.environ, "CYTOLIB_RUNS": str(self.runs), "CYTOLIB_CACHE": str(self.cache)}
+            environment.pop("OMP_NUM_THREADS", None)
+            command = [sys.executable, "-m", "cytolib.cli", "run", "--config", str(CONFIG), "--cores", "1"]
+            subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+        made = Undisturbed.of(self.runs, self.cache)
+        print(f"the undisturbed run: {sum(made.seconds.values()):.0f} s in its stages", flush=True)
+        return made
+
+    def wait_for(self, *stages: str) -> Undisturbed:
+        """What there is of it once these stages are done."""
+        for stage in stages:
+            done = wait_for((self.runs / RUN / stage / "manifest.json").is_file, LIMIT_S, 0.2)
+            check(done, f"{stage} of the undisturbed run was not done after {LIMIT_S:.0f} s")
+        return Undisturbed(self.runs, self.cache, {}, {})
 
 
-def play(case: Case, making: Future[Undisturbed], folder: Path) -> dict[str, str]:
-    """Play one case in a folder of its own, once the undisturbed run is made where it needs one; a row of the table."""
+def play(case: Case, making: Making, made: Future[Undisturbed], folder: Path) -> dict[str, str]:
+    """Play one case in a folder of its own, once what it needs of the undisturbed run is made; a row of the table."""
     folder.mkdir()
-    base = None if case.name == "kernel-end" else making.result()
+    base = made.result() if case.needs is None else making.wait_for(*case.needs)
     started, said, after, verdict = time.monotonic(), "", "", "passed"
     try:
         said, after = case.play(base, folder)
@@ -76,6 +93,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description="the fault suite")
     parser.add_argument("--seed", type=int, default=0, help="of victims and moments (default: 0)")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="cases whose line in --list contains one of these")
+    parser.add_argument("--all", action="store_true", help="play the further variations too")
     parser.add_argument("--out", type=Path, metavar="FILE.csv", help="write the table")
     parser.add_argument("--base", type=Path, metavar="DIR", help="keep the undisturbed run there, or use the one there")
     parser.add_argument("--list", action="store_true", help="name the cases and stop")
@@ -83,21 +101,28 @@ def main(arguments: list[str]) -> int:
     cases = [
         c
         for c in all_cases(options.seed)
-        if not options.only or any(word in f"{c.name} {c.what}" for word in options.only)
+        if (options.all or options.only or options.list or not c.more)
+        and (not options.only or any(word in f"{c.name} {c.what}" for word in options.only))
     ]
     if options.list or not cases:
-        print("\n".join(f"{case.name:<15}{case.what}" for case in cases) or "no case has such a name; try --list")
+        print(
+            "\n".join(f"{c.name:<15}{c.what}{' (--all)' if c.more else ''}" for c in cases)
+            or "no case has such a name; try --list"
+        )
         return 0 if cases else 2
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="faults-") as name:
         folder = Path(name)
         rows = []
         with ThreadPoolExecutor(2) as lanes:  # two cores: two cases side by side
-            making = lanes.submit(_base, options.base or folder / "base")
-            # those that need no run are played beside the undisturbed one
-            cases.sort(key=lambda case: case.name != "kernel-end")
-            for row in lanes.map(lambda pair: _played(*pair, making, folder), enumerate(cases)):
+            making = Making(options.base or folder / "base")
+            made = lanes.submit(making.run)
+            if any(case.name.startswith(("kill-train", "jupyter")) for case in cases):
+                # beside it, as soon as its first two stages are done
+                cases.insert(sum(case.needs is not None for case in cases), LONG_TRAINING)
+            for row in lanes.map(lambda pair: _played(*pair, making, made, folder), enumerate(cases)):
                 rows.append(row)
+    rows = [row for row in rows if row["case"] != LONG_TRAINING.name]
     if options.out:
         with open(options.out, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, COLUMNS)
@@ -112,17 +137,17 @@ def main(arguments: list[str]) -> int:
     return int(count["FAILED"] > 0)
 
 
-def _base(folder: Path) -> Undisturbed:
-    if (folder / "runs" / "tiny" / "index.html").is_file():
-        base = Undisturbed.of(folder / "runs", folder / "cache")
-    else:
-        base = undisturbed(folder)
-    print(f"the undisturbed run: {sum(base.seconds.values()):.0f} s in its stages", flush=True)
-    return base
+def _make_long_training(base: Undisturbed, folder: Path) -> tuple[str, str]:
+    long_training(base)
+    return "", ""
 
 
-def _played(number: int, case: Case, making: Future[Undisturbed], folder: Path) -> dict[str, str]:
-    row = play(case, making, folder / f"{number}")
+#: No case: what several cases compare with.
+LONG_TRAINING = Case("undisturbed", "a long training", _make_long_training, needs=("00_data", "01_embed"))
+
+
+def _played(number: int, case: Case, making: Making, made: Future[Undisturbed], folder: Path) -> dict[str, str]:
+    row = play(case, making, made, folder / f"{number}")
     print(line(row), flush=True)
     return row
 

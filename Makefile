@@ -58,6 +58,7 @@ lock:  ## resolve pyproject.toml anew into requirements.lock and constraints.txt
 	sed -n 's/ *\\$$//; /^[a-z0-9]/p' requirements.lock > constraints.txt && \
 	$$UV pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --constraints constraints.txt --group figures -o requirements-figures.lock
 
-clean:  ## remove runs (papermill_runs/reference stays), caches and .venv
-	rm -rf .venv .venv-figures .cache .pytest_cache .mypy_cache .ruff_cache build
-	find papermill_runs -mindepth 1 -maxdepth 1 ! -name reference ! -name .gitignore -exec rm -rf {} +
+clean:  ## remove environments, caches and bundles, and with RUNS=1 all runs (papermill_runs/reference stays)
+	rm -rf .venv .venv-figures .cache .hypothesis .pytest_cache .mypy_cache .ruff_cache build gpu_bundle gpu_bundle.tar
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	$(if $(RUNS),find papermill_runs -mindepth 1 -maxdepth 1 ! -name reference ! -name .gitignore -exec rm -rf {} +)

@@ -71,12 +71,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """List every skipped real-data test, so that a green run without data cannot be taken for a full one."""
+    """Name every test that was skipped, so that a green run without data cannot be taken for a full one."""
     skipped = terminalreporter.stats.get("skipped", [])
-    names = sorted({report.nodeid for report in skipped if "real_data" in report.keywords})
-    if not names:
-        return
-    terminalreporter.section(f"{len(names)} REAL-DATA TESTS DID NOT RUN", sep="!", red=True, bold=True)
-    for name in names:
-        terminalreporter.write_line(f"  not run: {name}")
-    terminalreporter.write_line(f"Set CYTOLIB_DATA to a folder that holds {REAL_SET} (see data/README.md) to run them.")
+    real = sorted({report.nodeid for report in skipped if "real_data" in report.keywords})
+    others = sorted({(report.nodeid, _reason(report)) for report in skipped if "real_data" not in report.keywords})
+    if others:
+        terminalreporter.section(f"{len(others)} other tests did not run")
+    for name, reason in others:
+        terminalreporter.write_line(f"  not run: {name}: {reason}")
+    if real:
+        terminalreporter.section(f"{len(real)} REAL-DATA TESTS DID NOT RUN", sep="!", red=True, bold=True)
+        for name in real:
+            terminalreporter.write_line(f"  not run: {name}")
+        terminalreporter.write_line(
+            f"Set CYTOLIB_DATA to a folder that holds {REAL_SET} (see data/README.md) to run them."
+        )
+
+
+def _reason(report: pytest.TestReport) -> str:
+    return str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr).removeprefix("Skipped: ")

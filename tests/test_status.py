@@ -43,7 +43,7 @@ def test_a_line_a_stage_and_every_reason_when_asked(toy: Path) -> None:
     assert len(lines) == 4 and not status.done
     assert lines[1].startswith("  first   done     ") and lines[1].endswith("B")
     assert lines[2] == "  second  stale    parameter n changed: 2 -> 3, and 1 more (--why)"
-    assert lines[3] == "  third   stale    it has not finished yet (no manifest)"
+    assert lines[3] == "  third   stale    it was not run yet"
     why = status_lines(status, why=True)
     assert why[2:4] == [
         "  second  stale    parameter n changed: 2 -> 3",

@@ -140,7 +140,7 @@ def verify(
     try:
         manifest = read_manifest(folder)
     except FileNotFoundError:
-        return ["it has not finished yet (no manifest)"]
+        return ["it has not finished yet (no manifest)" if folder.exists() else "it was not run yet"]
     except ValueError as error:
         return [str(error)]
     reasons: list[str] = []

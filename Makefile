@@ -54,7 +54,7 @@ gpu-bundle: $(READY)  ## a folder and tar for a machine with a GPU, without Jupy
 
 lock:  ## resolve pyproject.toml anew into requirements.lock and constraints.txt (needs uv on the path or in .venv)
 	@UV=$$(command -v $(BIN)/uv || command -v uv) && \
-	$$UV pip compile --quiet --universal --upgrade --generate-hashes --no-emit-index-url --no-annotate --no-header --all-extras pyproject.toml -o requirements.lock && \
+	$$UV pip compile --quiet --universal --upgrade --generate-hashes --no-emit-index-url --no-annotate --no-header --extra notebooks --extra test --extra build pyproject.toml -o requirements.lock && \
 	sed -n 's/ *\\$$//; /^[a-z0-9]/p' requirements.lock > constraints.txt && \
 	$$UV pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --constraints constraints.txt --group figures -o requirements-figures.lock
 

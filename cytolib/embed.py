@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,8 +23,9 @@ from tqdm.auto import tqdm
 from cytolib import embedding_loader as loader
 from cytolib import run
 from cytolib.data import images
-from cytolib.embedding_table import EmbeddingTable, dimension_names, read_embeddings, write_embeddings
+from cytolib.embedding_table import EmbeddingTable, dimension_names, join_tables, read_embeddings, write_embeddings
 from cytolib.encoders import Encoder, Transform, get_encoder
+from cytolib.joined import parts_of
 
 if TYPE_CHECKING:
     from cytolib.inference import Forward
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EmbeddingTable", "dimension_names", "embed", "embed_shards", "read_embeddings", "write_embeddings"]
 
+_SHARDS_AT_ONCE = 32  # of encoders side by side: they take turns, and the processes of each start anew every time
 _POOL_FROM = 512  # starting processes takes seconds: by itself not for fewer cells
 
 
@@ -113,13 +114,17 @@ def embed_shards(
     Raises:
         what ``embed`` raises.
     """
+    parts = parts_of(encoder)
+    if len(parts) > 1:
+        options = dict(workers=workers, field_of_view_um=field_of_view_um, cache=cache, progress=progress, shard=shard)
+        return _side_by_side(cells, image_root, parts, options | dict(precision=precision, batch_size=batch_size))
     root = Path(image_root)
     _check_table(cells, root)
     if workers is not None and workers < 0:
         raise ValueError(f"workers is {workers}; expected 0 (this process alone), a number of processes, or None")
     if shard < 1:
         raise ValueError(f"shard is {shard}; expected at least 1 cell a cache file")
-    scales = _scales(cells, field_of_view_um)
+    scales = loader.scales_of(cells, field_of_view_um)
     model, transform = get_encoder(encoder, precision=precision, batch_size=batch_size)
     ids = cells["cell_id"].astype(str).to_numpy(dtype=object)
     job = _Job(
@@ -138,6 +143,23 @@ def embed_shards(
         shard=shard,
     )
     return _shards(job)
+
+
+def _side_by_side(
+    cells: pd.DataFrame, image_root: str | Path, parts: list[str], options: dict[str, Any]
+) -> Iterator[tuple[NDArray[np.int64], EmbeddingTable]]:
+    """Shards of encoders side by side, each with a cache of its own, which it shares with the encoder alone."""
+    _check_table(cells, Path(image_root))
+    order = np.argsort(cells["cell_id"].astype(str).to_numpy(dtype=object), kind="stable")
+    many = _SHARDS_AT_ONCE * options["shard"]
+    for start in range(0, len(order), many):
+        rows = order[start : start + many]
+        some = cells.iloc[rows]
+        tables = [embed(some, image_root, part, **options) for part in parts]
+        whole = join_tables(tables)
+        for place in range(0, len(rows), options["shard"]):
+            part = slice(place, place + options["shard"])
+            yield rows[part], EmbeddingTable(whole.cell_ids[part], whole.X[part], whole.metadata)
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,29 +200,6 @@ def _check_table(cells: pd.DataFrame, root: Path) -> None:
     if twice.any():
         row = int(twice.to_numpy().argmax())
         raise ValueError(f"cell table: cell_id {cells['cell_id'].iloc[row]} in row {row} stands twice; drop duplicates")
-
-
-def _scales(cells: pd.DataFrame, field_of_view_um: float) -> NDArray[np.float64] | None:
-    """Micrometres a pixel (N,), or None where the whole image is looked at."""
-    if not (math.isfinite(field_of_view_um) and field_of_view_um >= 0):
-        raise ValueError(f"field_of_view_um is {field_of_view_um}; expected micrometres above 0, or 0 for all of it")
-    if field_of_view_um == 0:
-        return None
-    if "um_per_px" not in cells.columns:
-        raise ValueError(
-            f"cell table: column um_per_px is missing, and a field of view of {field_of_view_um} um needs each image's "
-            "scale; pass field_of_view_um=0 for whole images"
-        )
-    scales = pd.to_numeric(cells["um_per_px"], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    bad = ~(np.isfinite(scales) & (scales > 0))
-    if bad.any():
-        row = int(bad.argmax())
-        raise ValueError(
-            f"cell table: um_per_px of {cells['path'].iloc[row]} (row {row}) is {cells['um_per_px'].iloc[row]}, and so "
-            f"of {int(bad.sum())} cells in all; expected micrometres a pixel above 0: fill it in, or pass "
-            "field_of_view_um=0 for whole images"
-        )
-    return scales
 
 
 def _default_workers(model: Encoder, n_cells: int) -> int:

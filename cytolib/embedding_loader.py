@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import multiprocessing
 import re
 from collections import deque
@@ -24,6 +25,7 @@ from cytolib import run
 from cytolib.data import images
 
 if TYPE_CHECKING:
+    import pandas as pd
     import torch
 
     from cytolib.transforms import ResizeNormalise
@@ -239,3 +241,28 @@ def measure(tasks: Sequence[Task], field_of_view_um: float, size: int) -> NDArra
 
     model, transform = get_encoder("morphometry", image_size=size)
     return model([transform(load_checked(task, field_of_view_um)) for task in tasks])
+
+
+def scales_of(cells: pd.DataFrame, field_of_view_um: float) -> NDArray[np.float64] | None:
+    """Micrometres a pixel (N,), or None where the whole image is looked at."""
+    import pandas as pd  # worker processes, which import this module, need none of it
+
+    if not (math.isfinite(field_of_view_um) and field_of_view_um >= 0):
+        raise ValueError(f"field_of_view_um is {field_of_view_um}; expected micrometres above 0, or 0 for all of it")
+    if field_of_view_um == 0:
+        return None
+    if "um_per_px" not in cells.columns:
+        raise ValueError(
+            f"cell table: column um_per_px is missing, and a field of view of {field_of_view_um} um needs each image's "
+            "scale; pass field_of_view_um=0 for whole images"
+        )
+    scales = pd.to_numeric(cells["um_per_px"], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    bad = ~(np.isfinite(scales) & (scales > 0))
+    if bad.any():
+        row = int(bad.argmax())
+        raise ValueError(
+            f"cell table: um_per_px of {cells['path'].iloc[row]} (row {row}) is {cells['um_per_px'].iloc[row]}, and so "
+            f"of {int(bad.sum())} cells in all; expected micrometres a pixel above 0: fill it in, or pass "
+            "field_of_view_um=0 for whole images"
+        )
+    return scales

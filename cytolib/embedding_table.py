@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
 from cytolib import run
+from cytolib.joined import SEPARATOR, join_metadata, parts_of
 from cytolib.parquet import metadata_of, read_table
 from cytolib.text import printable
 
@@ -85,6 +87,12 @@ class EmbeddingTable:
         return self.X[[row_of[cell_id] for cell_id in wanted.tolist()]]
 
 
+def join_tables(tables: Sequence[EmbeddingTable]) -> EmbeddingTable:
+    """Tables of the same cells, in the same order, side by side."""
+    metadata = join_metadata([table.metadata | {"dimensions": str(table.dim)} for table in tables])
+    return EmbeddingTable(tables[0].cell_ids, np.hstack([table.X for table in tables]), metadata)
+
+
 def write_embeddings(table: EmbeddingTable, path: str | Path) -> None:
     """Write ``table`` as parquet: ``cell_id`` and ``embedding`` (FixedSizeList of float32); same table, same bytes."""
     values = pa.array(np.ascontiguousarray(table.X).ravel(), type=pa.float32())
@@ -133,10 +141,21 @@ def read_embeddings(path: str | Path) -> EmbeddingTable:
 
 
 def dimension_names(table: EmbeddingTable) -> list[str]:
-    """A name for each dimension: the features' own names for morphometry, else ``dimension 0``, ``dimension 1``, …"""
-    if table.metadata["encoder"].startswith("morphometry"):
+    """A name for each dimension: the features' own names for morphometry, else ``dimension 0``, ``dimension 1``, …
+
+    Of encoders side by side each has the names it would have alone, counted from 0.
+    """
+    parts = parts_of(table.metadata["encoder"])
+    lengths = [int(text) for text in table.metadata.get("dimensions", str(table.dim)).split(SEPARATOR)]
+    if len(lengths) != len(parts) or sum(lengths) != table.dim:
+        parts, lengths = [""], [table.dim]
+    return [name for part, length in zip(parts, lengths, strict=True) for name in _names_of(part, length)]
+
+
+def _names_of(encoder: str, length: int) -> list[str]:
+    if encoder.startswith("morphometry"):
         from cytolib.morphometry import FEATURE_NAMES
 
-        if len(FEATURE_NAMES) == table.dim:
+        if len(FEATURE_NAMES) == length:
             return list(FEATURE_NAMES)
-    return [f"dimension {k}" for k in range(table.dim)]
+    return [f"dimension {k}" for k in range(length)]

@@ -6,6 +6,7 @@ Names
     ``dinobloom-s``, ``-b``, ``-l``, ``-g``    DinoBloom at 224 px (Koch et al., MICCAI 2024; see ``cytolib.dinobloom``)
     ``dinov2-s``, ``-b``, ``-l``, ``-g``       DINOv2 at 224 px (Oquab et al., TMLR 2024), position table resampled
 
+Encoders stand side by side with a plus sign: ``dinobloom-b+morphometry`` is the vector of both for each cell.
 Options stand in the name, so that one string in a notebook or a result table says all:
 ``weights`` (a file, relative to the project root; a URL; ``hf-hub:owner/repository``; default: where the authors
 published them), ``weights_sha256`` (what the file must have), ``image_size``, ``mean``, ``std`` (one number or three
@@ -31,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cytolib import dinobloom, morphometry, run
+from cytolib import dinobloom, joined, morphometry, run
 from cytolib import weights as weight_files
 from cytolib.text import shown
 
@@ -115,8 +116,25 @@ def get_encoder(
         ValueError: for an unknown name, keys or shapes that do not fit, or weights that cannot be fetched.
         FileNotFoundError: if the weights file is missing.
     """
+    parts = joined.parts_of(name)
+    if len(parts) > 1:
+        if weights is not None or image_size is not None:
+            raise ValueError(
+                f"encoder {shown(name)}: weights and image_size belong to one encoder; put them in its name"
+            )
+        return _side_by_side(
+            [get_encoder(part, pretrained=pretrained, precision=precision, batch_size=batch_size) for part in parts]
+        )
     encoder, transform = _named(name, weights, image_size, pretrained)
     return _running(encoder, precision, batch_size), transform
+
+
+def _side_by_side(parts: list[tuple[Encoder, Transform]]) -> tuple[Encoder, Transform]:
+    both, encoders = joined.SideBySide(parts), [encoder for encoder, _ in parts]
+    described = joined.join_metadata([encoder.metadata | {"dimensions": str(encoder.dim)} for encoder in encoders])
+    dim, size = sum(encoder.dim for encoder in encoders), max(encoder.image_size for encoder in encoders)
+    whole = Encoder(described["encoder"], dim, size, described, both.forward, encoders[0].batch_size)
+    return whole, both.transform
 
 
 def _running(encoder: Encoder, precision: str, batch_size: int | None) -> Encoder:

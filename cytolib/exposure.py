@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 
+from cytolib.joined import parts_of
+
 NONE, UNLABELLED, UNKNOWN = "none", "unlabelled images", "unknown"
 
 #: Sets of single cells that DinoBloom's authors list as their material (its README and its pre-training splits): treat
@@ -22,11 +24,18 @@ _IMAGENET = re.compile(r"(a1|a1h|a2|a3|b|b1k|b2k|bt|c|d|lamb|ra|ra2|ra3|ra4|rmsp
 def encoder_exposure(encoder: str, dataset: str) -> str:
     """ "none", "unlabelled images" or "unknown": what ``encoder`` saw of ``dataset`` in its pre-training.
 
+    Of encoders side by side, the most that one of them saw.
+
     Args:
         encoder: a name for ``get_encoder``, options included, or "none"; weights given as a file count as what the
             name says.
         dataset: a data set's name, as in the cell table.
     """
+    found = [_of_one(part, dataset) for part in parts_of(encoder)]
+    return max(found, key=(NONE, UNLABELLED, UNKNOWN).index)
+
+
+def _of_one(encoder: str, dataset: str) -> str:
     base = encoder.partition("?")[0]
     # Nothing is learned in these two, and no published model has seen phantoms.
     if base in ("none", "morphometry") or dataset == "phantoms":

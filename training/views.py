@@ -1,0 +1,103 @@
+"""Views of a cell for learning without labels: what may change about a picture while the cell stays the same.
+
+Rotation and reflection are free. A window keeps the nucleus, and both views of a cell are equally magnified but for a
+few per cent, so that size can be learned. Stain varies as optical density does (Beer-Lambert), and only mildly:
+eosinophils, basophils and neutrophils differ by colour. Every view is a pure function of the images and of a seed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+MEAN, STD = 0.7, 0.2  # of a smear's pixels, roughly; the shipped transform has the same
+
+
+@dataclass(frozen=True)
+class Views:
+    """How far views differ; lengths are shares of the image's side.
+
+    Attributes:
+        size: pixels a side of a view.
+        zoom: largest magnification of the whole image; drawn from 1 on, log-uniformly, the same for both views.
+        zoom_jitter: relative difference between the magnifications of two views.
+        shift: largest displacement of the middle.
+        density: largest relative change of the optical density of all channels together; a third of it for each alone.
+        blur: share of the views that are blurred, by a Gaussian of 0.4 to 1.4 pixels.
+        noise: standard deviation of sensor noise, of the range of grey levels.
+    """
+
+    size: int = 96
+    zoom: float = 1.6
+    zoom_jitter: float = 0.12
+    shift: float = 0.08
+    density: float = 0.2
+    blur: float = 0.3
+    noise: float = 0.01
+
+    def draw_zoom(self, n: int, generator: torch.Generator) -> Tensor:
+        """Magnification (n,) of the cells of a batch."""
+        return torch.exp(torch.rand(n, generator=generator) * math.log(self.zoom))
+
+    def __call__(self, images: Tensor, zoom: Tensor, generator: torch.Generator) -> Tensor:
+        """One view (B, 3, size, size), normalised, of images (B, 3, H, W) with values from 0 to 1.
+
+        Random numbers come from ``generator`` (on the CPU), so that a GPU sees the same views.
+        """
+        seen = self._window(images, zoom, generator)
+        seen = self._stain(seen, generator)
+        seen = self._defocus(seen, generator)
+        seen = seen + self.noise * torch.randn(seen.shape, generator=generator).to(seen.device)
+        return normalised(seen)
+
+    def _window(self, images: Tensor, zoom: Tensor, generator: torch.Generator) -> Tensor:
+        n = len(images)
+        angle = torch.rand(n, generator=generator) * 2 * math.pi
+        scale = 1 / (zoom * (1 + _around(n, self.zoom_jitter, generator)))
+        mirror = torch.where(torch.rand(n, generator=generator) < 0.5, 1.0, -1.0)
+        stretch = 1 + _around(n, 0.05, generator)
+        shift = 2 * self.shift * (2 * torch.rand(n, 2, generator=generator) - 1)
+        cosine, sine = torch.cos(angle) * scale, torch.sin(angle) * scale
+        rows = (torch.stack([cosine * mirror * stretch, -sine, shift[:, 0]], 1),
+                torch.stack([sine * mirror * stretch, cosine, shift[:, 1]], 1))  # fmt: skip
+        affine = torch.stack(rows, 1).to(images.device)
+        grid = functional.affine_grid(affine, [n, 3, self.size, self.size], align_corners=False)
+        return functional.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+    def _stain(self, seen: Tensor, generator: torch.Generator) -> Tensor:
+        if not self.density:
+            return seen
+        n, part = len(seen), self.density / 3
+        factor = 1 + _around((n, 1, 1, 1), self.density, generator) + _around((n, 3, 1, 1), part, generator)
+        offset = _around((n, 1, 1, 1), part, generator) + _around((n, 3, 1, 1), part / 2, generator)
+        density = -torch.log((seen * 255 + 1) / 256)
+        return (torch.exp(-(density * factor.to(seen.device) + offset.to(seen.device))) * 256 - 1) / 255
+
+    def _defocus(self, seen: Tensor, generator: torch.Generator) -> Tensor:
+        n = int(self.blur * len(seen))
+        if not n:
+            return seen
+        chosen = torch.randperm(len(seen), generator=generator)[:n].to(seen.device)
+        sigma = 0.4 + float(torch.rand(1, generator=generator))
+        across = torch.arange(-3.0, 4.0, device=seen.device)
+        weights = torch.exp(-(across**2) / (2 * sigma**2))
+        weights = (weights / weights.sum()).expand(3, 1, 1, 7)
+        blurred = functional.conv2d(functional.pad(seen[chosen], (3, 3, 0, 0), mode="reflect"), weights, groups=3)
+        blurred = functional.conv2d(
+            functional.pad(blurred, (0, 0, 3, 3), mode="reflect"), weights.transpose(2, 3), groups=3
+        )
+        return seen.index_copy(0, chosen, blurred)
+
+
+def normalised(images: Tensor) -> Tensor:
+    """What the network takes, for images with values from 0 to 1."""
+    return ((images - MEAN) / STD).contiguous(memory_format=torch.channels_last)
+
+
+def _around(shape: int | tuple[int, ...], reach: float, generator: torch.Generator) -> Tensor:
+    """Uniform from ``-reach`` to ``reach``."""
+    return reach * (2 * torch.rand(shape, generator=generator) - 1)

@@ -137,9 +137,14 @@ def test_the_list_of_images_is_whole() -> None:
     assert listed["cell_id"].str.fullmatch("[0-9a-f]{64}").all()
 
 
-def test_nothing_but_the_training_split_was_seen(real_data: Path, tmp_path: Path) -> None:
+def test_nothing_but_the_training_split_was_seen(
+    real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No validation, test or lilac image, none of another site, exact or near: by the list that training held to."""
+    monkeypatch.setenv("CYTOLIB_DATA", str(real_data))
     cells = pbc_cells()
+    if len(cells) != 14_504:
+        pytest.skip(f"another copy of PBC, {len(cells):,} cells: its split is another one than that of the training")
     listed = pd.read_parquet(LIST)
     assert set(listed["cell_id"]) == set(seen_cells(cells)["cell_id"])
     others = cells[~cells["cell_id"].isin(listed["cell_id"])]

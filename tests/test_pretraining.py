@@ -44,8 +44,9 @@ def recipe(monkeypatch: pytest.MonkeyPatch) -> Recipe:
 
 @pytest.fixture(scope="module")
 def few() -> Material:
-    images = np.stack([draw(number) for number in range(20)])
-    return Material(images, np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32))
+    images = np.concatenate([draw(number) for number in range(10)])
+    features = np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32)
+    return Material(images, features, np.arange(20) ^ 1)
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
@@ -96,7 +97,7 @@ def test_exported_weights_are_loaded_by_the_package(tmp_path: Path) -> None:
     model, transform = get_encoder(
         f"timm:{TINY}?mean=0.7&std=0.2&image_size=64&weights={tmp_path / 'w.safetensors'}&weights_sha256={digest}"
     )
-    image = draw(0)
+    image = draw(0)[0]
     resized = Image.fromarray(image).resize((64, 64), Image.Resampling.BICUBIC)
     with torch.no_grad():
         wanted = backbone(normalised(torch.from_numpy(np.array(resized)).permute(2, 0, 1)[None].float() / 255))
@@ -123,12 +124,19 @@ def test_views_keep_the_nucleus_and_differ_mildly() -> None:
 
 
 def test_phantoms_of_the_held_out_class_are_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn: list[str] = []
+    drawn: list[tuple[str, str, int]] = []
     true = phantoms.draw_cell
-    monkeypatch.setattr(phantoms, "draw_cell", lambda label, *a, **k: drawn.append(label) or true(label, *a, **k))
+
+    def listens(label: str, site: str, seed: int, size: int) -> phantoms.PhantomCell:
+        drawn.append((label, site, seed))
+        return true(label, site, seed=seed, size=size)
+
+    monkeypatch.setattr(phantoms, "draw_cell", listens)
     for number in range(20):
         draw(number)
-    assert set(drawn) == set(phantoms.CLASSES) and phantoms.HELD_OUT not in drawn
+    assert {label for label, _, _ in drawn} == set(phantoms.CLASSES) and phantoms.HELD_OUT not in phantoms.CLASSES
+    for one, other in zip(drawn[::2], drawn[1::2], strict=True):  # the same cell at two sites
+        assert one[0] == other[0] and one[2] == other[2] and one[1] != other[1]
 
 
 def test_the_list_of_images_is_whole() -> None:

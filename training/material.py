@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 from sklearn.preprocessing import QuantileTransformer
+from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from cytolib import embed, morphometry, run
@@ -31,10 +32,17 @@ PHANTOM_SEED = 77
 
 @dataclass(frozen=True)
 class Material:
-    """Images (N, SIDE, SIDE, 3) uint8, and their classical features (N, D), each feature standard normal by rank."""
+    """Images, and what belongs to each.
+
+    Attributes:
+        images: (N, SIDE, SIDE, 3) uint8.
+        features: (N, D) classical features, each standard normal by rank.
+        twins: (N,) row of the same cell elsewhere: of a phantom at another site; a real cell has its own row.
+    """
 
     images: NDArray[np.uint8]
     features: NDArray[np.float32]
+    twins: NDArray[np.int64]
 
 
 def pbc_cells() -> pd.DataFrame:
@@ -51,17 +59,23 @@ def seen_cells(cells: pd.DataFrame) -> pd.DataFrame:
     return cells[(cells["split"] == "train") & (cells["domain"] == MAIN)].reset_index(drop=True)
 
 
+def workers() -> ProcessPoolExecutor:
+    """A process for each core, with one thread each: two that share a core are many times slower."""
+    return ProcessPoolExecutor(run.threads(), initializer=threadpool_limits, initargs=(1,))
+
+
 def load(path: Path) -> NDArray[np.uint8]:
     """A whole frame, resized to ``SIDE``."""
     return np.asarray(images.load_image(path).resize((SIDE, SIDE), Image.Resampling.LANCZOS))
 
 
-def draw(number: int) -> NDArray[np.uint8]:
-    """Phantom ``number``: the classes in turn, but for the one that is held out; a site by chance."""
+def draw(number: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Phantom ``number`` at two sites: the classes in turn, but for the one that is held out."""
     rng = np.random.default_rng([PHANTOM_SEED, number])
     label = phantoms.CLASSES[number % len(phantoms.CLASSES)]
-    domain = phantoms.DOMAINS[rng.integers(len(phantoms.DOMAINS))]
-    return phantoms.draw_cell(label, domain, seed=int(rng.integers(2**31)), size=SIDE).image
+    here, there = rng.choice(phantoms.DOMAINS, 2, replace=False)
+    seed = int(rng.integers(2**31))
+    return tuple(phantoms.draw_cell(label, str(site), seed=seed, size=SIDE).image for site in (here, there))
 
 
 def read_material(n_phantoms: int, folder: Path, progress: bool = True) -> Material:
@@ -75,14 +89,14 @@ def read_material(n_phantoms: int, folder: Path, progress: bool = True) -> Mater
         cells = seen_cells(pbc_cells())
         check_list(cells)
         paths = [run.data_root() / path for path in cells["path"]]
-        with ProcessPoolExecutor(run.threads()) as pool:
+        with workers() as pool:
             read = tqdm(pool.map(load, paths, chunksize=64), "reading PBC", len(paths), disable=not progress)
             found = [np.stack(list(read))]
-            if n_phantoms:
-                drawn = pool.map(draw, range(n_phantoms), chunksize=64)
-                found.append(np.stack(list(tqdm(drawn, "drawing phantoms", n_phantoms, disable=not progress))))
+            drawn = tqdm(pool.map(draw, range(n_phantoms), chunksize=64), "drawing phantoms", n_phantoms)
+            pairs = list(drawn)
+            found += [np.stack([pair[k] for pair in pairs]) for k in range(2) if pairs]
             both = np.concatenate(found)
-            measure = tqdm(pool.map(_measure, both[len(paths) :], chunksize=64), "measuring phantoms", n_phantoms)
+            measure = tqdm(pool.map(_measure, both[len(paths) :], chunksize=64), "measuring phantoms", 2 * n_phantoms)
             features = np.concatenate(
                 [embed.embed(cells, run.data_root(), "morphometry", progress=progress).X, *([f] for f in measure)]
             )
@@ -93,7 +107,11 @@ def read_material(n_phantoms: int, folder: Path, progress: bool = True) -> Mater
                     np.save(file, values)
     normal = QuantileTransformer(output_distribution="normal", n_quantiles=500, subsample=None)
     features = normal.fit_transform(np.load(measured)).clip(-3, 3).astype(np.float32)
-    return Material(np.load(pictures, mmap_mode="r"), features)
+    rows = np.arange(len(features))
+    here, there = rows[len(rows) - 2 * n_phantoms :].reshape(2, n_phantoms)
+    rows = rows.copy()
+    rows[here], rows[there] = there, here
+    return Material(np.load(pictures, mmap_mode="r"), features, rows)
 
 
 def _measure(image: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -158,26 +158,33 @@ def train(recipe: Recipe, material: Material, folder: Path, every: int = 200, pr
     return learner
 
 
-def _batch(material: Material, recipe: Recipe, step: int, per_epoch: int) -> tuple[Tensor, Tensor]:
+def _batch(material: Material, recipe: Recipe, step: int, per_epoch: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Images of the cells of a step, their features, and images of their twins."""
     epoch, place = divmod(step, per_epoch)
     order = torch.randperm(len(material.images), generator=generator_of(recipe.seed, 1, epoch))
     rows = np.sort(order[place * recipe.batch : (place + 1) * recipe.batch].numpy())
-    return torch.from_numpy(np.asarray(material.images[rows])), torch.from_numpy(material.features[rows])
+    twins = material.twins[rows]
+    first = np.asarray(material.images[rows])
+    second = first.copy()
+    second[twins != rows] = material.images[twins[twins != rows]]
+    return torch.from_numpy(first), torch.from_numpy(material.features[rows]), torch.from_numpy(second)
 
 
 def _step(
     learner: Learner,
     optimiser: torch.optim.Optimizer,
     views: Views,
-    batch: tuple[Tensor, Tensor],
+    batch: tuple[Tensor, Tensor, Tensor],
     recipe: Recipe,
     step: int,
 ) -> float:
     device, generator = run.device(), generator_of(recipe.seed, 2, step)
     torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))  # dropout, masks
-    pictures = batch[0].to(device).permute(0, 3, 1, 2).float().div_(255)
-    zoom = views.draw_zoom(len(pictures), generator)
-    first, second = (views(pictures, zoom, generator) for _ in range(2))
+    zoom = views.draw_zoom(len(batch[0]), generator)
+    first, second = (
+        views(pictures.to(device).permute(0, 3, 1, 2).float().div_(255), zoom, generator)
+        for pictures in (batch[0], batch[2])
+    )
     with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
         loss = learner(first, second, batch[1].to(device))
     optimiser.zero_grad(set_to_none=True)

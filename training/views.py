@@ -28,7 +28,7 @@ class Views:
         shift: largest displacement of the middle.
         density: largest relative change of the optical density of all channels together; a third of it for each alone.
         blur: share of the views that are blurred, by a Gaussian of 0.4 to 1.4 pixels.
-        noise: standard deviation of sensor noise, of the range of grey levels.
+        noise: standard deviation of sensor noise, of the range of grey levels; 0 for none, which is much quicker.
     """
 
     size: int = 96
@@ -37,7 +37,7 @@ class Views:
     shift: float = 0.08
     density: float = 0.2
     blur: float = 0.3
-    noise: float = 0.01
+    noise: float = 0.0
 
     def draw_zoom(self, n: int, generator: torch.Generator) -> Tensor:
         """Magnification (n,) of the cells of a batch."""
@@ -51,7 +51,8 @@ class Views:
         seen = self._window(images, zoom, generator)
         seen = self._stain(seen, generator)
         seen = self._defocus(seen, generator)
-        seen = seen + self.noise * torch.randn(seen.shape, generator=generator).to(seen.device)
+        if self.noise:
+            seen = seen + self.noise * torch.randn(seen.shape, generator=generator).to(seen.device)
         return normalised(seen)
 
     def _window(self, images: Tensor, zoom: Tensor, generator: torch.Generator) -> Tensor:
@@ -74,8 +75,8 @@ class Views:
         n, part = len(seen), self.density / 3
         factor = 1 + _around((n, 1, 1, 1), self.density, generator) + _around((n, 3, 1, 1), part, generator)
         offset = _around((n, 1, 1, 1), part, generator) + _around((n, 3, 1, 1), part / 2, generator)
-        density = -torch.log((seen * 255 + 1) / 256)
-        return (torch.exp(-(density * factor.to(seen.device) + offset.to(seen.device))) * 256 - 1) / 255
+        # exp(-(density * factor + offset)) with density = -log(light), as one power
+        return ((seen + 1 / 255) / (1 + 1 / 255)).pow_(factor.to(seen.device)).mul_(torch.exp(-offset).to(seen.device))
 
     def _defocus(self, seen: Tensor, generator: torch.Generator) -> Tensor:
         n = int(self.blur * len(seen))

@@ -1,8 +1,7 @@
 """Train the encoder that this project ships, without labels: PBC's training split and phantoms, nothing else.
 
     python -m training.pretrain_encoder --out runs/a --method vicreg --arch resnet10t --epochs 40
-    python -m training.pretrain_encoder --out runs/a --resume          the same command line goes on by itself, too
-    python -m training.pretrain_encoder --out runs/a --export FILE     half-precision safetensors and its SHA-256
+    python -m training.pretrain_encoder --out runs/a --epochs 40 --export FILE     and writes half-precision safetensors
 
 Needs ``pip install cytolib[pretrain]`` and PBC under CYTOLIB_DATA (``cytolib data get pbc``). A GPU is used where
 torch finds one. Killed at any moment, the same command goes on from the last checkpoint and, on the same machine, ends

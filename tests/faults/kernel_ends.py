@@ -42,7 +42,7 @@ def execute(folder: Path) -> str:
     return done.stdout.strip()
 
 
-def play_kernel_end(_: Undisturbed | None, folder: Path, name: str) -> tuple[str, str]:
+def play_kernel_end(_: Undisturbed, folder: Path, name: str) -> tuple[str, str]:
     """The stage is refused with a sentence that says what happened; mended, it finishes."""
     code, said = ENDS[name]
     stage_notebook(folder / "notebooks", "ends", "_ = stage.path('x.txt').write_text('whole')", code)

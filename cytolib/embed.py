@@ -58,8 +58,9 @@ def embed(
         image_root: folder the paths are relative to.
         encoder: name for ``get_encoder``, options included.
         workers: processes that read images (and measure them, for morphometry); 0 does all in this process, with
-            decoding threads for torch encoders. Default: 0 for torch encoders on a CPU, and for fewer than 512 cells;
-            else as many as there are cores, less one for the process that feeds an accelerator. No value depends on it.
+            decoding threads for torch encoders. Default: 0 for fewer than 512 cells, and for torch encoders of whole
+            images on a CPU; else as many as there are cores, less one for the process that feeds an accelerator. No
+            value depends on it.
         field_of_view_um: side of the central square that the encoder sees, in micrometres; 0 is the whole image.
         cache: folder of the cache; default ``run.cache_root() / "embeddings"``.
         progress: show a progress bar, with cells a second.
@@ -136,7 +137,7 @@ def embed_shards(
         encoder=model,
         transform=transform,
         metadata=model.metadata | {"field_of_view_um": repr(float(field_of_view_um)), "fingerprint": model.fingerprint},
-        workers=_default_workers(model, len(cells)) if workers is None else workers,
+        workers=_default_workers(model, transform, len(cells)) if workers is None else workers,
         field_of_view_um=float(field_of_view_um),
         folder=Path(cache) if cache is not None else run.cache_root() / "embeddings",
         progress=progress,
@@ -202,12 +203,13 @@ def _check_table(cells: pd.DataFrame, root: Path) -> None:
         raise ValueError(f"cell table: cell_id {cells['cell_id'].iloc[row]} in row {row} stands twice; drop duplicates")
 
 
-def _default_workers(model: Encoder, n_cells: int) -> int:
-    # On a CPU, encoder and decoding take turns in one process, each with all cores. An accelerator leaves the cores
-    # free and takes thousands of cells a second, more than threads behind one interpreter lock can be sure to give.
+def _default_workers(model: Encoder, transform: Transform, n_cells: int) -> int:
+    # On a CPU, encoder and decoding take turns in one process, each with all cores; only what costs milliseconds a cell
+    # (morphometry, windows of cells) pays for processes. An accelerator leaves the cores free and takes thousands of
+    # cells a second, more than threads behind one interpreter lock can be sure to give.
     if n_cells < _POOL_FROM:
         return 0
-    if model.name == "morphometry":
+    if model.name == "morphometry" or (run.device().type == "cpu" and getattr(transform, "laborious", False)):
         return run.threads() if run.threads() > 1 else 0
     return max(1, run.threads() - 1) if run.device().type == "cuda" else 0
 

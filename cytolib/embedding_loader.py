@@ -82,10 +82,14 @@ class PixelBatch:
     def __call__(self, tasks: Sequence[Task]) -> torch.Tensor:
         import torch
 
+        return torch.from_numpy(self.array(tasks))
+
+    def array(self, tasks: Sequence[Task]) -> NDArray[np.uint8]:
+        """The same, as an array."""
         pixels = np.empty((len(tasks), self.transform.size, self.transform.size, 3), dtype=np.uint8)
         for k, task in enumerate(tasks):
             pixels[k] = self.transform.pixels(load_checked(task, self.field_of_view_um))
-        return torch.from_numpy(pixels)
+        return pixels
 
 
 def pixel_batches(
@@ -96,8 +100,11 @@ def pixel_batches(
     Pillow lets go of the interpreter lock while it decodes and resizes. Beside an accelerator threads read ahead; on a
     CPU they take turns with the encoder, which wants all cores at once: a thread that decodes on one of them makes the
     others wait at every layer (0.74 of the bare model's speed when reading ahead, 0.91 in turns: MobileNetV2, 2 cores).
-    Processes do not wait for the lock either, which tells from several thousand cells a second, on an accelerator.
+    Processes do not wait for the lock either, which tells from several thousand cells a second, on an accelerator, and
+    where a transform takes milliseconds a cell, on a CPU: there they take turns with the encoder as threads do.
     """
+    if workers and load.transform.laborious and not accelerator:
+        return _tensors(in_pool(load.array, batches, workers, ahead=False))
     if workers:
         return in_processes(load, batches, workers, pin=accelerator)
     return (in_threads if accelerator else in_turns)(load, batches, run.threads())
@@ -105,10 +112,20 @@ def pixel_batches(
 
 def in_turns(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
     """``map`` in threads, in order; while a result is being used, no thread works."""
-    remaining = iter(items)
     with ThreadPoolExecutor(threads) as pool:
-        while turn := list(islice(remaining, threads * _TURN)):
-            yield from list(pool.map(function, turn))
+        yield from _turns(pool, function, items, threads * _TURN)
+
+
+def _turns(pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], many: int) -> Iterator[Result]:
+    remaining = iter(items)
+    while turn := list(islice(remaining, many)):
+        yield from list(pool.map(function, turn))
+
+
+def _tensors(arrays: Iterator[NDArray[np.uint8]]) -> Iterator[torch.Tensor]:
+    import torch
+
+    return map(torch.from_numpy, arrays)
 
 
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
@@ -117,8 +134,12 @@ def in_threads(function: Callable[[Item], Result], items: Iterable[Item], thread
         yield from _ahead(pool, function, items, threads * _AHEAD)
 
 
-def in_pool(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
-    """``map`` in processes without torch, in order; ``function`` and what it takes and gives must be picklable.
+def in_pool(
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int, ahead: bool = True
+) -> Iterator[Result]:
+    """``map`` in processes, in order; ``function`` and what it takes and gives must be picklable.
+
+    Without ``ahead`` no process works while a result is being used.
 
     Raises:
         RuntimeError: in one sentence, if a process dies.
@@ -126,7 +147,10 @@ def in_pool(function: Callable[[Item], Result], items: Iterable[Item], workers: 
     context = multiprocessing.get_context("spawn")  # a fork would copy torch's and BLAS's locked threads
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread) as pool:
         try:
-            yield from _ahead(pool, function, items, workers * _AHEAD)
+            if ahead:
+                yield from _ahead(pool, function, items, workers * _AHEAD)
+            else:
+                yield from _turns(pool, function, items, workers * _TURN)
         except BrokenProcessPool as error:
             raise _worker_died("") from error
 

@@ -1,16 +1,18 @@
 """Encoders: ``get_encoder(name)`` gives a model and the transform that belongs to it.
 
 Names
+    ``cytolib-small``                          learned without labels, ships with the package (``cytolib.small``)
     ``morphometry``                            classical features, no weights (``cytolib.morphometry``)
     ``timm:<architecture>[?option=value&...]`` any timm model, weights from a file or the hub
     ``dinobloom-s``, ``-b``, ``-l``, ``-g``    DinoBloom at 224 px (Koch et al., MICCAI 2024; see ``cytolib.dinobloom``)
     ``dinov2-s``, ``-b``, ``-l``, ``-g``       DINOv2 at 224 px (Oquab et al., TMLR 2024), position table resampled
 
-Encoders stand side by side with a plus sign: ``dinobloom-b+morphometry`` is the vector of both for each cell.
+Encoders stand side by side with a plus sign: ``cytolib-small+morphometry`` is the vector of both for each cell.
 Options stand in the name, so that one string in a notebook or a result table says all:
 ``weights`` (a file, relative to the project root; a URL; ``hf-hub:owner/repository``; default: where the authors
 published them), ``weights_sha256`` (what the file must have), ``image_size``, ``mean``, ``std`` (one number or three
-with commas), ``interpolation``; every other option goes to ``timm.create_model``. Keyword arguments win over the name.
+with commas), ``interpolation``, ``framing`` (``whole`` image, or ``cell``: its window, see ``cytolib.framing``); every
+other option goes to ``timm.create_model``. Keyword arguments win over the name.
 Example: ``timm:mobilenetv2_100?pad_type=same&mean=0.5&std=0.5&weights=weights/mobilenetv2.safetensors``.
 """
 
@@ -20,11 +22,12 @@ import ast
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qsl
 
@@ -32,7 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cytolib import dinobloom, joined, morphometry, run
+from cytolib import dinobloom, joined, morphometry, run, small
 from cytolib import weights as weight_files
 from cytolib.text import shown
 
@@ -57,7 +60,7 @@ _RESERVED = frozenset(
         *("num_classes", "img_size", "device", "dtype"),
     }
 )
-_OWN_OPTIONS = ("weights", "image_size", "mean", "std", "interpolation")
+_OWN_OPTIONS = ("weights", "image_size", "mean", "std", "interpolation", "framing")
 _LIBRARIES = {"morphometry": ("numpy", "scipy", "scikit-image", "pillow"), "timm": ("timm", "torch", "pillow")}
 
 
@@ -168,6 +171,14 @@ def _named(
         if given is not None or weights_sha256 is not None or options:
             raise ValueError(f"encoder {name!r}: morphometry has no weights, no option but image_size; drop them")
         return _morphometry(image_size or morphometry.IMAGE_SIZE)
+    if base == small.NAME:
+        small.check_request(name, given, weights_sha256, options)
+        located = weight_files.locate(small.FILE, small.SHA256) if pretrained else None
+        size = image_size or small.IMAGE_SIZE
+        encoder, transform = _timm(
+            base, small.ARCHITECTURE, dict(small.TRANSFORM), located, size, False, head={"num_classes": small.DIM}
+        )
+        return replace(encoder, name=base, metadata=encoder.metadata | {"encoder": base}), transform
     if base in dinobloom.ARCHITECTURES:
         dinobloom.check_request(base, options, image_size)
         options.setdefault("interpolation", "lanczos")  # as its authors resize
@@ -189,7 +200,7 @@ def _named(
                 f"use dinobloom-s, -b, -l or -g with weights={architecture}"
             )
         return _timm(base, architecture, options, _located(name, given, weights_sha256), image_size, pretrained)
-    known = ", ".join(["morphometry", *dinobloom.ARCHITECTURES, *DINOV2, "timm:<architecture>"])
+    known = ", ".join([small.NAME, "morphometry", *dinobloom.ARCHITECTURES, *DINOV2, "timm:<architecture>"])
     raise ValueError(f"encoder {shown(name)} is unknown; expected one of {known}")
 
 
@@ -233,16 +244,17 @@ def _timm(
     image_size: int | None,
     pretrained: bool,
     resample: bool = False,
+    head: Mapping[str, int] = MappingProxyType({}),
 ) -> tuple[Encoder, Transform]:
     taken = sorted(_RESERVED & options.keys())
     if taken:
         raise ValueError(
             f"encoder {shown(name)}: the option {taken[0]!r} is none of an architecture; weights come from weights=…"
         )
-    from cytolib import inference, timm_models  # torch and timm: seconds to import, and only needed here
+    from cytolib import framing, inference, timm_models, transforms  # torch and timm: seconds to import
 
     own = {key: options[key] for key in _OWN_OPTIONS if key in options}
-    given = {key: _literal(value) for key, value in options.items() if key not in _OWN_OPTIONS}
+    given = {key: _literal(value) for key, value in options.items() if key not in _OWN_OPTIONS} | dict(head)
     built = timm_models.build(name, architecture, given, located, image_size, pretrained, resample)
     transform, described = timm_models.make_transform(name, built, own)
     spelt = "&".join(f"{key}={value}" for key, value in sorted((own | options).items()))
@@ -257,6 +269,8 @@ def _timm(
     }
     if built.positions:
         metadata["positions"] = built.positions
+    if isinstance(transform, transforms.WindowNormalise):
+        metadata["source_sha256"] = framing.source_sha256()
     forward = inference.make_forward(built.model, transform)
     return Encoder(full, built.dim, built.image_size, metadata, forward, forward.batch_size), transform
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 SEPARATOR = "+"
 # A plus sign may stand in a path or an address: only one before an encoder's name separates.
-_BEFORE_A_NAME = re.compile(r"\+(?=(?:morphometry|dinobloom-|dinov2-|timm:))")
+_BEFORE_A_NAME = re.compile(r"\+(?=(?:morphometry|cytolib-|dinobloom-|dinov2-|timm:))")
 
 
 def parts_of(name: str) -> list[str]:

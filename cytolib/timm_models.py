@@ -16,7 +16,7 @@ from timm.models import get_pretrained_cfg, load_model_config_from_hf
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 
 from cytolib import dinobloom, run, weights
-from cytolib.transforms import FILTERS, ResizeNormalise
+from cytolib.transforms import FILTERS, FRAMINGS, ResizeNormalise
 
 
 @dataclass(frozen=True)
@@ -197,8 +197,16 @@ def make_transform(name: str, built: Built, options: dict[str, str]) -> tuple[Re
     interpolation = options.get("interpolation", config["interpolation"])
     if interpolation not in FILTERS:
         raise ValueError(f"encoder {name!r}: interpolation is {interpolation!r}; expected one of {', '.join(FILTERS)}")
-    transform = ResizeNormalise(built.image_size, interpolation, mean, std)
+    framing = options.get("framing", "whole")
+    if framing not in FRAMINGS:
+        raise ValueError(f"encoder {name!r}: framing is {framing!r}; expected one of {', '.join(FRAMINGS)}")
+    transform = FRAMINGS[framing](built.image_size, interpolation, mean, std)
     return transform, str(transform)
+
+
+def untrained(architecture: str) -> dict[str, torch.Tensor]:
+    """Tensors of an architecture without classifier as it is before any training, the same every time."""
+    return _create(architecture, architecture, {}, None, False).state_dict()
 
 
 def _triple(text: str, name: str, option: str) -> tuple[float, float, float]:

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+
+from cytolib.framing import cell_window
 
 FILTERS = {name.lower(): Image.Resampling[name] for name in ("BILINEAR", "BICUBIC", "LANCZOS")}
 
@@ -33,6 +36,9 @@ class ResizeNormalise:
         interpolation: one of ``FILTERS``.
         mean, std: one number a channel, on the scale of [0, 1].
     """
+
+    #: Whether a cell costs milliseconds before the model sees it, so that processes pay.
+    laborious: ClassVar[bool] = False
 
     size: int
     interpolation: str
@@ -56,3 +62,23 @@ class ResizeNormalise:
         """What an embedding table records of it."""
         how = f"{self.interpolation}, no crop"
         return f"RGB, resized to {self.size} x {self.size} ({how}), mean {self.mean}, std {self.std}"
+
+
+@dataclass(frozen=True)
+class WindowNormalise(ResizeNormalise):
+    """Like ``ResizeNormalise``, of the window of the cell in the middle (``framing.cell_window``)."""
+
+    laborious: ClassVar[bool] = True
+
+    def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
+        """The window, (size, size, 3) uint8."""
+        return cell_window(image, self.size, resample=FILTERS[self.interpolation])
+
+    def __str__(self) -> str:
+        """What an embedding table records of it."""
+        how = f"{self.interpolation}, window of the cell, glass made white"
+        return f"RGB, {self.size} x {self.size} ({how}), mean {self.mean}, std {self.std}"
+
+
+#: What an encoder is shown of an image.
+FRAMINGS: dict[str, type[ResizeNormalise]] = {"whole": ResizeNormalise, "cell": WindowNormalise}

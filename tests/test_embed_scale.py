@@ -53,9 +53,11 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"timm:mobilenetv3_small_050?image_size=32&weights={weights}"
 
 
+@pytest.mark.parametrize("framing", ["whole", "cell"])
 def test_processes_threads_batches_and_shards_give_the_same(
-    cells: pd.DataFrame, root: Path, encoder: str, tmp_path: Path
+    framing: str, cells: pd.DataFrame, root: Path, encoder: str, tmp_path: Path
 ) -> None:
+    encoder = f"{encoder}&framing={framing}"
     threads = embed(cells, root, encoder, workers=0, cache=tmp_path / "a", progress=False)
     processes = embed(cells, root, encoder, workers=2, shard=10, cache=tmp_path / "b", progress=False)
     assert threads.X.tobytes() == processes.X.tobytes()  # batches are cut elsewhere: 10 is no multiple of 4

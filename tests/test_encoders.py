@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from cytolib import encoders
 from cytolib.data.phantoms import draw_cell
 from cytolib.encoders import get_encoder
+from cytolib.framing import cell_window, source_sha256
 from cytolib.morphometry import FEATURE_NAMES, extract
 
 TINY_CNN = "mobilenetv3_small_050"
@@ -69,6 +70,18 @@ def test_timm_weights_from_a_file(tmp_path: Path) -> None:
     assert np.allclose(embedded, wanted, atol=1e-4)
     assert model.metadata["weights_sha256"] == encoders.run.sha256(path)
     assert str(tmp_path) not in str(model.metadata)  # the same bytes elsewhere are the same encoder
+
+
+def test_framing_shows_the_window_of_the_cell() -> None:
+    name = f"timm:{TINY_CNN}?image_size=64&mean=0&std=1"
+    whole, to_whole = get_encoder(name, pretrained=False)
+    cell, to_cell = get_encoder(f"{name}&framing=cell", pretrained=False)
+    seen = to_cell(picture()).movedim(0, -1).mul(255).round().to(torch.uint8).numpy()
+    assert np.array_equal(seen, cell_window(picture(), 64))
+    assert not np.array_equal(to_whole(picture()), to_cell(picture()))
+    assert cell.fingerprint != whole.fingerprint and "window of the cell" in cell.metadata["transform"]
+    assert cell.metadata["source_sha256"] == source_sha256() and "source_sha256" not in whole.metadata
+    assert np.array_equal(cell([to_cell(picture())]), whole([to_cell(picture())]))  # the same network
 
 
 def test_torch_file_and_options_in_the_name_give_the_same(tmp_path: Path) -> None:
@@ -135,7 +148,7 @@ def test_weights_of_another_size_are_not_resampled_silently(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("name", "arguments", "error", "words"),
     [
-        ("resnet", {}, ValueError, "unknown; expected one of morphometry"),
+        ("resnet", {}, ValueError, "unknown; expected one of cytolib-small, morphometry"),
         ("timm:", {}, ValueError, "unknown"),
         ("timm:no_such_net", {}, ValueError, "timm has no model 'no_such_net'"),
         ("morphometry?depth=3", {}, ValueError, "no option but image_size"),
@@ -145,6 +158,12 @@ def test_weights_of_another_size_are_not_resampled_silently(tmp_path: Path) -> N
         (f"timm:{TINY_CNN}?colour=red", {"pretrained": False}, ValueError, "colour"),
         (f"timm:{TINY_CNN}?mean=a", {"pretrained": False}, ValueError, "mean is 'a'"),
         (f"timm:{TINY_CNN}?std=0", {"pretrained": False}, ValueError, "std is"),
+        (
+            f"timm:{TINY_CNN}?framing=half",
+            {"pretrained": False},
+            ValueError,
+            "framing is 'half'; expected one of whole",
+        ),
         (f"timm:{TINY_CNN}?interpolation=nearest", {"pretrained": False}, ValueError, "interpolation is 'nearest'"),
         (f"timm:{TINY_VIT}", {"image_size": 33, "pretrained": False}, ValueError, "33"),
     ],

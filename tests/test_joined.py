@@ -31,7 +31,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_names_come_apart_at_encoders_only() -> None:
     assert parts_of("morphometry") == ["morphometry"]
-    assert parts_of("dinobloom-s+morphometry?image_size=64") == ["dinobloom-s", "morphometry?image_size=64"]
+    assert parts_of("cytolib-small+morphometry?image_size=64") == ["cytolib-small", "morphometry?image_size=64"]
     assert parts_of("timm:a?weights=/data/a+b/w.pt+dinov2-s") == ["timm:a?weights=/data/a+b/w.pt", "dinov2-s"]
     with pytest.raises(ValueError, match="stands there twice; name each once"):
         parts_of("morphometry+morphometry")
@@ -85,3 +85,6 @@ def test_get_encoder_gives_both(both: str) -> None:
 def test_the_most_exposed_part_counts() -> None:
     assert encoder_exposure("morphometry+dinobloom-s", "matek") == "unlabelled images"
     assert encoder_exposure("dinov2-s+morphometry", "matek") == "unknown"
+    assert encoder_exposure("cytolib-small+morphometry", "pbc") == "unlabelled images"
+    assert encoder_exposure("cytolib-small+morphometry", "pbc", "pbc_lilac") == "none"
+    assert encoder_exposure("cytolib-small", "zheng1") == "none"

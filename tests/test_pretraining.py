@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from sklearn.decomposition import PCA
 from torch import Tensor
 from torch.nn import functional
 
@@ -18,11 +19,23 @@ from cytolib.data import phantoms
 from cytolib.data.duplicates import hash_words
 from cytolib.data.prepare import NEAR_DUPLICATE_BITS, prepare_cells
 from cytolib.encoders import get_encoder
-from training import material, pretrain_encoder
-from training.material import LIST, Material, draw, pbc_cells, seen_cells
+from cytolib.views import BEYOND, Views
+from training import learner, material, pretrain_encoder
+from training.export import embedded, export, with_components
+from training.learner import Recipe, make_backbone
+from training.material import (
+    LIST,
+    Material,
+    draw,
+    neighbours_of,
+    pbc_cells,
+    seen_cells,
+    wide_window,
+    windows,
+)
 from training.method import Method, together
-from training.pretrain_encoder import CHECKPOINT, Recipe, export, make_backbone, train
-from training.views import Views, normalised
+from training.pretrain_encoder import CHECKPOINT, _partners, generator_of, train
+from training.shifted import SITES, shifted
 
 TINY = "mobilenetv3_small_050"
 
@@ -38,15 +51,26 @@ class Pull(Method):
 
 @pytest.fixture
 def recipe(monkeypatch: pytest.MonkeyPatch) -> Recipe:
-    monkeypatch.setattr(pretrain_encoder, "make_method", lambda name, backbone, dim: Pull(backbone, dim))
-    return Recipe(arch=TINY, size=64, epochs=3, batch=8, phantoms=0, regress=0.5)
+    monkeypatch.setattr(learner, "make_method", lambda name, backbone, dim: Pull(backbone, dim))
+    return Recipe(
+        arch=TINY,
+        size=64,
+        epochs=3,
+        batch=8,
+        phantoms=0,
+        regress=0.5,
+        neighbour=0.5,
+        early_size=32,
+        early_share=0.4,
+        components=8,
+    )
 
 
 @pytest.fixture(scope="module")
 def few() -> Material:
-    images = np.concatenate([draw(number) for number in range(10)])
+    images = np.stack([wide_window(Image.fromarray(field)) for number in range(10) for field in draw(number)])
     features = np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32)
-    return Material(images, features, np.arange(20) ^ 1)
+    return Material(images, features, np.arange(20) ^ 1, neighbours_of(features))
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
@@ -86,41 +110,67 @@ def test_the_loss_falls(recipe: Recipe, few: Material, tmp_path: Path, monkeypat
     losses: list[float] = []
     step = pretrain_encoder._step
     monkeypatch.setattr(pretrain_encoder, "_step", lambda *a: losses.append(step(*a)) or losses[-1])
-    train(replace(recipe, epochs=20, regress=0.0), few, tmp_path, progress=False)
+    train(replace(recipe, epochs=20, regress=0.0, neighbour=0.0, early_share=0.0), few, tmp_path, progress=False)
     assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.1
 
 
-def test_exported_weights_are_loaded_by_the_package(tmp_path: Path) -> None:
+def test_exported_weights_give_the_principal_components(recipe: Recipe, few: Material, tmp_path: Path) -> None:
     torch.manual_seed(0)
     backbone = make_backbone(TINY, 64).eval()
-    digest = export(backbone, tmp_path / "w.safetensors", {"recipe": "{}"})
+    seen = windows(few.images)
+    encoder = with_components(backbone, recipe, seen, 64)
+    found, whole = embedded(encoder, seen, 64), embedded(backbone, seen, 64)
+    assert found.shape == (20, 8) and np.allclose(found.mean(0), 0, atol=1e-3)
+    known = PCA(8, svd_solver="covariance_eigh").fit_transform(whole)
+    apart = [np.linalg.norm(X[:, None] - X[None], axis=2) for X in (found, known)]
+    assert np.allclose(*apart, atol=1e-3 * apart[0].max())  # rotated components: the same distances
+    digest = export(encoder, tmp_path / "w.safetensors", {"recipe": "{}"})
     model, transform = get_encoder(
         f"timm:{TINY}?mean=0.7&std=0.2&image_size=64&weights={tmp_path / 'w.safetensors'}&weights_sha256={digest}"
     )
-    image = draw(0)[0]
-    resized = Image.fromarray(image).resize((64, 64), Image.Resampling.BICUBIC)
-    with torch.no_grad():
-        wanted = backbone(normalised(torch.from_numpy(np.array(resized)).permute(2, 0, 1)[None].float() / 255))
-    assert np.allclose(model([transform(Image.fromarray(image))]), wanted.numpy(), atol=0.02, rtol=0.02)
-    assert (tmp_path / "w.safetensors").stat().st_size < 2.2 * sum(p.numel() for p in backbone.parameters())
+    assert model.dim == whole.shape[1]  # loaded without the head, it is any timm model
+    image = Image.fromarray(seen[0]).resize((64, 64), Image.Resampling.BICUBIC)
+    assert np.allclose(model([transform(image)]), whole[:1], atol=0.02, rtol=0.02)
+    assert (tmp_path / "w.safetensors").stat().st_size < 2.2 * sum(p.numel() for p in encoder.parameters())
+
+
+def test_partners_are_twins_or_neighbours(recipe: Recipe, few: Material) -> None:
+    rows = np.arange(20)
+    assert np.array_equal(_partners(few, replace(recipe, neighbour=0.0), rows, generator_of(0)), few.twins)
+    always = _partners(few, replace(recipe, neighbour=1.0, nearest=2), rows, generator_of(0))
+    assert ((always[:, None] == few.neighbours[:, :2]).any(axis=1)).all()
+    distance = np.linalg.norm(few.features[:, None] - few.features[None], axis=2) + 1e9 * np.eye(20)
+    assert np.array_equal(few.neighbours[:, 0], distance.argmin(axis=1))
 
 
 def test_views_keep_the_nucleus_and_differ_mildly() -> None:
     """Dark pixels of the middle, the nucleus, stay in the picture at every zoom and shift."""
-    side = 176
+    side = material.SIDE
     across = torch.arange(side) - (side - 1) / 2
-    disc = (across[:, None] ** 2 + across[None] ** 2).sqrt() < 30  # a nucleus of 12 um in a field of 36 um
+    radius = 0.3 * side / BEYOND  # of a nucleus that fills six tenths of the window
+    disc = (across[:, None] ** 2 + across[None] ** 2).sqrt() < radius
     image = (1.0 - 0.8 * disc.float()).expand(16, 3, -1, -1).contiguous()
     views = Views()
-    zoom = torch.full((16,), views.zoom)
-    seen = views(image, zoom, torch.Generator().manual_seed(0)) * 0.2 + 0.7
-    area = (seen.mean(1) < 0.6).float().sum((1, 2)) / (0.8 * views.size / 2) ** 2
-    wanted = math.pi * (30 / 88 * views.zoom) ** 2 / 0.64
-    assert (area > 0.7 * wanted).all() and (area < 1.4 * wanted).all()
+    drawn = views.draw_zoom(1000, torch.Generator().manual_seed(0)) / views.beyond
+    assert 1 / views.zoom <= drawn.min() < 0.85 and 1.2 < drawn.max() <= views.zoom
+    for magnified in (1 / views.zoom, views.zoom):
+        zoom = torch.full((16,), views.beyond * magnified)
+        seen = views(image, zoom, torch.Generator().manual_seed(0)) * 0.2 + 0.7
+        share = (seen.mean(1) < 0.6).float().mean((1, 2))
+        wanted = math.pi * (0.3 * magnified) ** 2
+        assert (share > 0.75 * wanted).all() and (share < 1.35 * wanted).all()
     again = views(image, zoom, torch.Generator().manual_seed(0)) * 0.2 + 0.7
     assert torch.equal(seen, again)
     other = views(image, zoom, torch.Generator().manual_seed(1)) * 0.2 + 0.7
-    assert 0.003 < float((seen - other).abs().mean()) < 0.2
+    assert 0.003 < float((seen - other).abs().mean()) < 0.3
+
+
+def test_simulated_laboratories_are_fixed_and_differ() -> None:
+    field = draw(3)[0]
+    seen = np.stack([shifted(field, site) for site in range(SITES)]).astype(float)
+    assert np.array_equal(seen[1], shifted(field, 1)) and seen.shape[1:] == field.shape
+    apart = [np.abs(seen[a] - seen[b]).mean() for a in range(SITES) for b in range(a)]
+    assert min(apart) > 3 and np.abs(seen - field).mean(axis=(1, 2, 3)).min() > 3
 
 
 def test_phantoms_of_the_held_out_class_are_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
+from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import QuantileTransformer
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
@@ -23,11 +24,16 @@ from tqdm.auto import tqdm
 from cytolib import embed, morphometry, run
 from cytolib.data import images, phantoms
 from cytolib.data.prepare import prepare_cells
+from cytolib.framing import MARGIN, cell_window
+from cytolib.views import BEYOND
+from training.kept import kept
 
 LIST = Path(__file__).with_name("material.parquet")
-SIDE = 176  # pixels; the largest view that a window of 96 px at any zoom needs
+SIDE = 144  # pixels a side of the kept pictures
 MAIN = "pbc_main"
 PHANTOM_SEED = 77
+PHANTOM_SIDE = 176  # pixels a side of the field that a phantom is drawn in
+NEAREST = 10  # neighbours kept of each cell
 
 
 @dataclass(frozen=True)
@@ -35,14 +41,16 @@ class Material:
     """Images, and what belongs to each.
 
     Attributes:
-        images: (N, SIDE, SIDE, 3) uint8.
+        images: (N, SIDE, SIDE, 3) uint8, windows of cells, ``BEYOND`` times as wide as the encoder's.
         features: (N, D) classical features, each standard normal by rank.
         twins: (N,) row of the same cell elsewhere: of a phantom at another site; a real cell has its own row.
+        neighbours: (N, NEAREST) rows of the cells most alike in the features, the nearest first.
     """
 
     images: NDArray[np.uint8]
     features: NDArray[np.float32]
     twins: NDArray[np.int64]
+    neighbours: NDArray[np.int64]
 
 
 def pbc_cells() -> pd.DataFrame:
@@ -64,58 +72,74 @@ def workers() -> ProcessPoolExecutor:
     return ProcessPoolExecutor(run.threads(), initializer=threadpool_limits, initargs=(1,))
 
 
+def wide_window(image: Image.Image) -> NDArray[np.uint8]:
+    """The window of a cell, wide enough for all views."""
+    return cell_window(image, SIDE, BEYOND * MARGIN)
+
+
+def windows(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The middles of wide windows: what an encoder is given of those cells, to a pixel."""
+    edge = round(SIDE * (1 - 1 / BEYOND) / 2)
+    return images[:, edge : SIDE - edge, edge : SIDE - edge]
+
+
 def load(path: Path) -> NDArray[np.uint8]:
-    """A whole frame, resized to ``SIDE``."""
-    return np.asarray(images.load_image(path).resize((SIDE, SIDE), Image.Resampling.LANCZOS))
+    """The wide window of the cell in a file."""
+    return wide_window(images.load_image(path))
 
 
 def draw(number: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Phantom ``number`` at two sites: the classes in turn, but for the one that is held out."""
+    """Phantom ``number`` at two sites, fields (PHANTOM_SIDE, PHANTOM_SIDE, 3): the classes in turn, the usual ones."""
     rng = np.random.default_rng([PHANTOM_SEED, number])
     label = phantoms.CLASSES[number % len(phantoms.CLASSES)]
     here, there = rng.choice(phantoms.DOMAINS, 2, replace=False)
     seed = int(rng.integers(2**31))
-    return tuple(phantoms.draw_cell(label, str(site), seed=seed, size=SIDE).image for site in (here, there))
+    return tuple(phantoms.draw_cell(label, str(site), seed=seed, size=PHANTOM_SIDE).image for site in (here, there))
+
+
+def _drawn(number: int) -> list[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
+    """Window and classical features of phantom ``number`` at its two sites."""
+    return [(wide_window(Image.fromarray(field)), morphometry.extract(field)) for field in draw(number)]
+
+
+def _read(n_phantoms: int, progress: bool) -> dict[str, NDArray]:
+    cells = seen_cells(pbc_cells())
+    check_list(cells)
+    paths = [run.data_root() / path for path in cells["path"]]
+    with workers() as pool:
+        real = tqdm(pool.map(load, paths, chunksize=64), "reading PBC", len(paths), disable=not progress)
+        pictures = list(real)
+        numbers = tqdm(
+            pool.map(_drawn, range(n_phantoms), chunksize=64), "drawing phantoms", n_phantoms, disable=not progress
+        )
+        pairs = list(numbers)
+    features = [embed.embed(cells, run.data_root(), "morphometry", progress=progress).X]
+    for site in range(2):
+        pictures += [pair[site][0] for pair in pairs]
+        features += [np.stack([pair[site][1] for pair in pairs])] if pairs else []
+    return {"images": np.stack(pictures), "features": np.concatenate(features)}
 
 
 def read_material(n_phantoms: int, folder: Path, progress: bool = True) -> Material:
-    """All images and their features, read once and kept in ``folder``.
+    """All windows and their features, made once and kept in ``folder``.
 
     Raises:
         ValueError: if an image is among them that ``LIST`` does not name, or the other way round.
     """
-    pictures, measured = folder / f"images-{n_phantoms}.npy", folder / f"features-{n_phantoms}.npy"
-    if not (pictures.is_file() and measured.is_file()):
-        cells = seen_cells(pbc_cells())
-        check_list(cells)
-        paths = [run.data_root() / path for path in cells["path"]]
-        with workers() as pool:
-            read = tqdm(pool.map(load, paths, chunksize=64), "reading PBC", len(paths), disable=not progress)
-            found = [np.stack(list(read))]
-            drawn = tqdm(pool.map(draw, range(n_phantoms), chunksize=64), "drawing phantoms", n_phantoms)
-            pairs = list(drawn)
-            found += [np.stack([pair[k] for pair in pairs]) for k in range(2) if pairs]
-            both = np.concatenate(found)
-            measure = tqdm(pool.map(_measure, both[len(paths) :], chunksize=64), "measuring phantoms", 2 * n_phantoms)
-            features = np.concatenate(
-                [embed.embed(cells, run.data_root(), "morphometry", progress=progress).X, *([f] for f in measure)]
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        for values, path in ((both, pictures), (features, measured)):
-            with run.atomic_path(path) as temporary:
-                with open(temporary, "wb") as file:
-                    np.save(file, values)
+    found = kept(folder, f"training-{n_phantoms}", lambda: _read(n_phantoms, progress))
     normal = QuantileTransformer(output_distribution="normal", n_quantiles=500, subsample=None)
-    features = normal.fit_transform(np.load(measured)).clip(-3, 3).astype(np.float32)
+    features = normal.fit_transform(found["features"]).clip(-3, 3).astype(np.float32)
     rows = np.arange(len(features))
     here, there = rows[len(rows) - 2 * n_phantoms :].reshape(2, n_phantoms)
-    rows = rows.copy()
-    rows[here], rows[there] = there, here
-    return Material(np.load(pictures, mmap_mode="r"), features, rows)
+    twins = rows.copy()
+    twins[here], twins[there] = there, here
+    return Material(found["images"], features, twins, neighbours_of(features))
 
 
-def _measure(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    return morphometry.extract(morphometry.resize(Image.fromarray(image)))
+def neighbours_of(features: NDArray[np.float32]) -> NDArray[np.int64]:
+    """The ``NEAREST`` nearest rows (N, NEAREST) of each row, itself left out."""
+    nearest = min(NEAREST, len(features) - 1)
+    return NearestNeighbors(n_neighbors=nearest).fit(features).kneighbors(return_distance=False)
 
 
 def check_list(cells: pd.DataFrame) -> None:

@@ -5,25 +5,31 @@ Methods and recipes are chosen by this. No test cell of PBC, no lilac cell and n
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from PIL import Image
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 from torch import nn
-from torch.nn import functional
 
-from cytolib import embed, run
+from cytolib import embed, morphometry, run
 from cytolib.classify.probes import balanced_accuracy, tune_logistic_regression
 from cytolib.data import phantoms
-from training.material import MAIN, SIDE, load, pbc_cells, workers
-from training.views import normalised
+from cytolib.data.images import load_image
+from cytolib.framing import cell_window
+from training.export import embedded
+from training.kept import kept
+from training.material import MAIN, PHANTOM_SIDE, pbc_cells, workers
+from training.shifted import SITES, shifted
 
 CS = (0.001, 0.01, 0.1)
+FEW_CS = (1e-4, 1e-3, 1e-2, 1e-1)
+WINDOW = 128  # pixels a side of the kept windows
 MAX_ITER = 500
 FEW = 10  # labels a class
 DRAWS = 10
@@ -31,44 +37,59 @@ N_PHANTOMS = 480  # cells at each site
 
 
 def read_cells(folder: Path) -> dict[str, NDArray]:
-    """Images, classical features, labels and split of PBC's training and validation cells; read once."""
-    file = folder / "validation.npz"
-    if not file.is_file():
-        cells = pbc_cells()
-        cells = cells[cells["split"].isin(("train", "val")) & (cells["domain"] == MAIN)].reset_index(drop=True)
-        with workers() as pool:
-            pictures = np.stack(list(pool.map(load, [run.data_root() / p for p in cells["path"]], chunksize=64)))
-        values = {
-            "images": pictures,
-            "features": embed.embed(cells, run.data_root(), "morphometry").X,
-            "labels": cells["label"].to_numpy(dtype=str),
-            "split": cells["split"].to_numpy(dtype=str),
-        }
-        folder.mkdir(parents=True, exist_ok=True)
-        with run.atomic_path(file) as temporary, open(temporary, "wb") as target:
-            np.savez(target, **values)
-    with np.load(file) as found:
-        return dict(found)
+    """Windows, classical features, labels and split of PBC's training and validation cells; made once.
+
+    ``shifted_images`` and ``shifted_features`` are those of the validation cells in the simulated laboratories,
+    (SITES, N, ...).
+    """
+    return kept(folder, "validation", _read_cells)
+
+
+def _read_cells() -> dict[str, NDArray]:
+    cells = pbc_cells()
+    cells = cells[cells["split"].isin(("train", "val")) & (cells["domain"] == MAIN)].reset_index(drop=True)
+    paths, split = [run.data_root() / p for p in cells["path"]], cells["split"].to_numpy(dtype=str)
+    chosen = [path for path, part in zip(paths, split, strict=True) if part == "val"]
+    with workers() as pool:
+        pictures = list(pool.map(_window_of, paths, chunksize=64))
+        moved = [list(pool.map(partial(_at_laboratory, site), chosen, chunksize=64)) for site in range(SITES)]
+    return {
+        "images": np.stack(pictures),
+        "features": embed.embed(cells, run.data_root(), "morphometry").X,
+        "labels": cells["label"].to_numpy(dtype=str),
+        "split": split,
+        "shifted_images": np.stack([np.stack([image for image, _ in site]) for site in moved]),
+        "shifted_features": np.stack([np.stack([features for _, features in site]) for site in moved]),
+    }
+
+
+def _window_of(path: Path) -> NDArray[np.uint8]:
+    return cell_window(load_image(path), WINDOW)
+
+
+def _at_laboratory(site: int, path: Path) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    seen = shifted(np.asarray(load_image(path)), site)
+    return cell_window(Image.fromarray(seen), WINDOW), morphometry.extract(seen)
 
 
 def read_phantoms(folder: Path) -> dict[str, NDArray]:
-    """Phantoms that no training saw: each cell at every site, with its class."""
-    file = folder / "phantom-sites.npz"
-    if not file.is_file():
-        with workers() as pool:
-            pairs = [(site, number) for site in phantoms.DOMAINS for number in range(N_PHANTOMS)]
-            pictures = list(pool.map(_phantom, *zip(*pairs, strict=True), chunksize=32))
-        classes = [phantoms.CLASSES[number % len(phantoms.CLASSES)] for _, number in pairs]
-        values = {"images": np.stack(pictures), "labels": np.array(classes), "sites": np.array([s for s, _ in pairs])}
-        with run.atomic_path(file) as temporary, open(temporary, "wb") as target:
-            np.savez(target, **values)
-    with np.load(file) as found:
-        return dict(found)
+    """Phantoms that no training saw, windows: each cell at every site, with its class."""
+    return kept(folder, "phantom-sites", _read_phantoms)
+
+
+def _read_phantoms() -> dict[str, NDArray]:
+    pairs = [(site, number) for site in phantoms.DOMAINS for number in range(N_PHANTOMS)]
+    with workers() as pool:
+        pictures = list(pool.map(_phantom, *zip(*pairs, strict=True), chunksize=32))
+    classes = [phantoms.CLASSES[number % len(phantoms.CLASSES)] for _, number in pairs]
+    return {"images": np.stack(pictures), "labels": np.array(classes), "sites": np.array([s for s, _ in pairs])}
 
 
 def _phantom(site: str, number: int) -> NDArray[np.uint8]:
     label = phantoms.CLASSES[number % len(phantoms.CLASSES)]
-    return phantoms.draw_cell(label, site, seed=10**9 + number, size=SIDE).image
+    return cell_window(
+        Image.fromarray(phantoms.draw_cell(label, site, seed=10**9 + number, size=PHANTOM_SIDE).image), WINDOW
+    )
 
 
 def across_phantom_sites(X: NDArray[np.float32], cells: dict[str, NDArray]) -> float:
@@ -82,32 +103,21 @@ def across_phantom_sites(X: NDArray[np.float32], cells: dict[str, NDArray]) -> f
     return round(float(np.mean(found)), 4)
 
 
-def embedded(backbone: nn.Module, images: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
-    """Embeddings (N, dim) of whole frames, resized to ``size``, without learning."""
-    device, found = run.device(), []
-    backbone = backbone.to(device).eval()
-    with torch.inference_mode():
-        for start in range(0, len(images), 64):
-            batch = torch.from_numpy(images[start : start + 64]).to(device).permute(0, 3, 1, 2).float() / 255
-            batch = functional.interpolate(batch, size=(size, size), mode="bicubic", antialias=True).clamp(0, 1)
-            with torch.autocast(device.type, torch.bfloat16):
-                found.append(backbone(normalised(batch)).float().cpu())
-    return torch.cat(found).numpy()
-
-
 def measure(backbone: nn.Module, size: int, folder: Path) -> dict[str, float]:
-    """Balanced accuracy on validation cells: linear probe, 20 neighbours, few labels; alone and beside the features."""
+    """Balanced accuracy on validation cells, alone and beside the classical features; and across sites."""
     cells, drawn = read_cells(folder), read_phantoms(folder)
     learned = embedded(backbone, cells["images"], size)
+    moved = np.stack([embedded(backbone, site, size) for site in cells["shifted_images"]])
+    both = np.concatenate([moved, cells["shifted_features"]], axis=2)
     return {
-        **scores(learned, cells, ""),
-        **scores(np.hstack([learned, cells["features"]]), cells, "joined_"),
+        **scores(learned, moved, cells, ""),
+        **scores(np.hstack([learned, cells["features"]]), both, cells, "joined_"),
         "phantom_sites": across_phantom_sites(embedded(backbone, drawn["images"], size), drawn),
     }
 
 
-def scores(X: NDArray[np.float32], cells: dict[str, NDArray], prefix: str) -> dict[str, float]:
-    """The three scores of embeddings (N, dim) of ``read_cells``."""
+def scores(X: NDArray[np.float32], moved: NDArray[np.float32], cells: dict[str, NDArray], prefix: str) -> dict:
+    """The scores of embeddings (N, dim) of ``read_cells`` and (SITES, N_val, dim) of its shifted cells."""
     y, train, val = cells["labels"], cells["split"] == "train", cells["split"] == "val"
     linear = tune_logistic_regression(
         X[train], y[train], X[val], y[val], Cs=CS, class_weight="balanced", max_iter=MAX_ITER
@@ -115,15 +125,20 @@ def scores(X: NDArray[np.float32], cells: dict[str, NDArray], prefix: str) -> di
     scaler = StandardScaler().fit(X[train])
     Z, Z_val = scaler.transform(X[train]), scaler.transform(X[val])
     near = KNeighborsClassifier(20, algorithm="brute").fit(Z, y[train])
-    few = [_few(Z, y[train], lambda fit: fit.predict(Z_val), y[val], seed) for seed in range(DRAWS)]
-    return {
-        f"{prefix}linear": round(linear.validation_score_, 4),
-        f"{prefix}neighbours": round(balanced_accuracy(y[val], near.predict(Z_val)), 4),
-        f"{prefix}labels_{FEW}": round(float(np.mean(few)), 4),
+    few = [_few(Z, y[train], Z_val, y[val], seed) for seed in range(DRAWS)]
+    found = {
+        "linear": linear.validation_score_,
+        "neighbours": balanced_accuracy(y[val], near.predict(Z_val)),
+        f"labels_{FEW}": float(np.mean(few)),
+        "shifted": float(np.mean([balanced_accuracy(y[val], linear.predict(site)) for site in moved])),
     }
+    return {f"{prefix}{name}": round(value, 4) for name, value in found.items()}
 
 
-def _few(Z: NDArray, y: NDArray, predict: Callable, y_val: NDArray, seed: int) -> float:
+def _few(Z: NDArray, y: NDArray, Z_val: NDArray, y_val: NDArray, seed: int) -> float:
+    """Balanced accuracy of a probe on few labels; its penalty is chosen within them."""
     rng = np.random.default_rng(seed)
     rows = np.concatenate([rng.choice(np.flatnonzero(y == label), FEW, replace=False) for label in np.unique(y)])
-    return balanced_accuracy(y_val, predict(LogisticRegression(C=0.01, max_iter=500).fit(Z[rows], y[rows])))
+    folds = StratifiedKFold(5, shuffle=True, random_state=seed)
+    probe = GridSearchCV(LogisticRegression(max_iter=MAX_ITER), {"C": FEW_CS}, scoring="balanced_accuracy", cv=folds)
+    return balanced_accuracy(y_val, probe.fit(Z[rows], y[rows]).predict(Z_val))

@@ -16,92 +16,25 @@ import hashlib
 import json
 import math
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import timm
 import torch
-from safetensors.torch import save_file
+from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 from tqdm.auto import tqdm
 
 from cytolib import run
-from training.material import Material, read_material, write_list
-from training.method import NAMES, Method
-from training.views import Views
+from cytolib.views import Views
+from training.export import export, with_components
+from training.learner import Learner, Recipe
+from training.material import Material, read_material, windows, write_list
+from training.measure import measure
+from training.method import NAMES
 
 CHECKPOINT = "checkpoint.pt"
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """All that the weights depend on, besides the material.
-
-    Attributes:
-        method: one of ``NAMES``. arch: a timm architecture. size: pixels a side of a view.
-        epochs: passes through the material. batch: cells a step, two views of each. phantoms: how many are drawn.
-        learning_rate, weight_decay: of AdamW; the rate warms up over two epochs and falls along a cosine.
-        regress: weight of the regression of the classical features; 0 for none.
-        density, blur, zoom, shift: see ``Views``.
-        precision: bfloat16 (autocast) or float32; on a CPU the faster one depends on the architecture.
-        seed: of the weights, the order and the views.
-    """
-
-    method: str = "vicreg"
-    arch: str = "resnet10t"
-    size: int = 96
-    epochs: int = 40
-    batch: int = 128
-    phantoms: int = 4000
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.05
-    regress: float = 0.0
-    density: float = 0.2
-    blur: float = 0.3
-    zoom: float = 1.6
-    shift: float = 0.08
-    precision: str = "bfloat16"
-    seed: int = 0
-
-
-class Learner(nn.Module):
-    """The method, and the regression of the classical features (B, D) beside it."""
-
-    def __init__(self, recipe: Recipe, n_features: int) -> None:
-        super().__init__()
-        torch.manual_seed(recipe.seed)
-        backbone = make_backbone(recipe.arch, recipe.size)
-        with torch.no_grad():
-            dim = int(backbone.eval()(torch.zeros(1, 3, recipe.size, recipe.size)).shape[1])
-        self.method: Method = make_method(recipe.method, backbone.train(), dim)
-        self.weight = recipe.regress
-        self.regression = nn.Sequential(nn.Linear(dim, 512), nn.GELU(), nn.Linear(512, n_features))
-
-    def forward(self, first: Tensor, second: Tensor, features: Tensor) -> Tensor:
-        """The loss of two views of each cell."""
-        loss, found = self.method.loss(first, second)
-        if self.weight:
-            told = self.regression(found.float())
-            loss = loss + self.weight * functional.smooth_l1_loss(told, torch.cat([features, features]))
-        return loss
-
-
-def make_method(name: str, backbone: nn.Module, dim: int) -> Method:
-    """The method of that name, one of ``NAMES``, with the losses and heads of lightly."""
-    try:
-        from training.methods import METHODS
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"{error}: the methods need lightly; install cytolib[pretrain]") from error
-    return METHODS[name](backbone, dim)
-
-
-def make_backbone(arch: str, size: int) -> nn.Module:
-    """A timm model without classifier; transformers are built for ``size``."""
-    options = {"img_size": size} if arch.startswith(("vit_", "deit")) else {}
-    return timm.create_model(arch, pretrained=False, num_classes=0, **options).to(memory_format=torch.channels_last)
 
 
 def generator_of(*numbers: int) -> torch.Generator:
@@ -140,13 +73,13 @@ def train(recipe: Recipe, material: Material, folder: Path, every: int = 200, pr
     per_epoch = len(material.images) // recipe.batch
     n_steps = per_epoch * recipe.epochs
     done, spent = _resume(folder / CHECKPOINT, recipe, learner, optimiser)
-    views = Views(recipe.size, recipe.zoom, shift=recipe.shift, density=recipe.density, blur=recipe.blur)
     learner.train()
     started = time.monotonic()
     with tqdm(total=n_steps, initial=done, unit="step", disable=not progress) as bar:
         for step in range(done, n_steps):
             for group in optimiser.param_groups:
                 group["lr"] = rate(step, n_steps, 2 * per_epoch, recipe.learning_rate)
+            views = _views(recipe, step / n_steps)
             loss = _step(learner, optimiser, views, _batch(material, recipe, step, per_epoch), recipe, step)
             learner.method.after_step(step / n_steps)
             bar.update()
@@ -157,16 +90,30 @@ def train(recipe: Recipe, material: Material, folder: Path, every: int = 200, pr
     return learner
 
 
+def _views(recipe: Recipe, progress: float) -> Views:
+    size = recipe.early_size if progress < recipe.early_share else recipe.size
+    return Views(size, zoom=recipe.zoom, shift=recipe.shift, density=recipe.density, blur=recipe.blur)
+
+
 def _batch(material: Material, recipe: Recipe, step: int, per_epoch: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Images of the cells of a step, their features, and images of their twins."""
+    """Images of the cells of a step, their features, and the images of which the second views are."""
     epoch, place = divmod(step, per_epoch)
     order = torch.randperm(len(material.images), generator=generator_of(recipe.seed, 1, epoch))
     rows = np.sort(order[place * recipe.batch : (place + 1) * recipe.batch].numpy())
-    twins = material.twins[rows]
+    partners = _partners(material, recipe, rows, generator_of(recipe.seed, 3, step))
     first = np.asarray(material.images[rows])
     second = first.copy()
-    second[twins != rows] = material.images[twins[twins != rows]]
+    second[partners != rows] = material.images[partners[partners != rows]]
     return torch.from_numpy(first), torch.from_numpy(material.features[rows]), torch.from_numpy(second)
+
+
+def _partners(
+    material: Material, recipe: Recipe, rows: NDArray[np.int64], generator: torch.Generator
+) -> NDArray[np.int64]:
+    """Whose image the second view of each cell is of: its twin's, or, for some, that of a cell much like it."""
+    chosen = torch.rand(len(rows), generator=generator).numpy() < recipe.neighbour
+    which = torch.randint(recipe.nearest, (len(rows),), generator=generator).numpy()
+    return np.where(chosen, material.neighbours[rows, which], material.twins[rows])
 
 
 def _step(
@@ -218,21 +165,12 @@ def _resume(path: Path, recipe: Recipe, learner: Learner, optimiser: torch.optim
     return int(state["step"]), float(state["seconds"])
 
 
-def export(backbone: nn.Module, file: Path, metadata: dict[str, str]) -> str:
-    """Write the backbone's tensors in half precision; returns the file's SHA-256."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in backbone.state_dict().items()}
-    halves = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
-    with run.atomic_path(file) as temporary:
-        save_file(halves, temporary, metadata=metadata)
-    return run.sha256(file)
-
-
 def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m training.pretrain_encoder", description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, help="folder of the checkpoint and of what is measured")
     parser.add_argument("--material", type=Path, default=run.cache_root() / "pretraining", help="folder of read images")
     parser.add_argument("--export", type=Path, metavar="FILE", help="write the weights as half-precision safetensors")
-    parser.add_argument("--image-size", type=int, default=128, help="pixels a side of a whole frame when measured")
+    parser.add_argument("--image-size", type=int, default=96, help="pixels a side of a window when measured")
     parser.add_argument("--list", action="store_true", help="write the list of images anew, and stop")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     for field in fields(Recipe):
@@ -255,16 +193,15 @@ def main(arguments: list[str] | None = None) -> None:
     recipe = Recipe(**{field.name: getattr(options, field.name) for field in fields(Recipe)})
     material = read_material(recipe.phantoms, options.material, progress=not options.quiet)
     learner = train(recipe, material, options.out, progress=not options.quiet)
-    from training.measure import measure
-
     state = torch.load(options.out / CHECKPOINT, map_location="cpu", weights_only=True)
+    encoder = with_components(learner.method.backbone, recipe, windows(material.images), options.image_size)
     found = asdict(recipe) | {"minutes": round(state["seconds"] / 60, 1), "device": str(run.device())}
-    found |= measure(learner.method.backbone, options.image_size, options.material)
+    found |= measure(encoder, options.image_size, options.material)
     with run.atomic_path(options.out / "measured.json") as temporary:
         temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(found))
     if options.export:
-        print(options.export, export(learner.method.backbone, options.export, {"recipe": json.dumps(asdict(recipe))}))
+        print(options.export, export(encoder, options.export, {"recipe": json.dumps(asdict(recipe))}))
 
 
 if __name__ == "__main__":

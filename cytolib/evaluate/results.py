@@ -66,7 +66,7 @@ def result_rows(
         "experiment": experiment,
         "dataset": dataset,
         "encoder": encoder,
-        "encoder_exposure": encoder_exposure or looked_up_exposure(encoder, dataset),
+        "encoder_exposure": encoder_exposure or looked_up_exposure(encoder, dataset, domain),
         "method": method,
         "domain": domain,
         "n_per_class": n_per_class,

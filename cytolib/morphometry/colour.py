@@ -20,24 +20,33 @@ MAX_OD = np.float32(2.5)
 
 
 @dataclass(frozen=True)
-class Planes:
-    """Planes of one image, each (H, W) float32, unless noted.
+class Densities:
+    """What segmentation needs of one image, each plane (H, W) float32, unless noted.
 
     Attributes:
         rgb: (H, W, 3) the image in [0, 1].
         glass: (3,) colour of the empty background in [0, 1].
         od: (H, W, 3) optical density per channel against the glass, in [-0.2, 2.5].
-        lab: (H, W, 3) CIE Lab of the glass-normalised image, divided by 100.
-        saturation: HSV saturation of the glass-normalised image, in [0, 1].
         dye: how much nuclear stain a pixel holds: the optical density of red and green together.
     """
 
     rgb: Array
     glass: Array
     od: Array
+    dye: Array
+
+
+@dataclass(frozen=True)
+class Planes(Densities):
+    """And what else features are measured in.
+
+    Attributes:
+        lab: (H, W, 3) CIE Lab of the glass-normalised image, divided by 100.
+        saturation: HSV saturation of the glass-normalised image, in [0, 1].
+    """
+
     lab: Array
     saturation: Array
-    dye: Array
 
 
 def glass_colour(rgb: Array) -> Array:
@@ -50,15 +59,25 @@ def glass_colour(rgb: Array) -> Array:
     return np.median(rgb[np.abs(green - mode) <= 2], axis=0).astype(np.float32)
 
 
-def planes(image: NDArray[np.uint8]) -> Planes:
-    """All colour planes of ``image`` (H, W, 3) uint8; defined (finite) for any image, black ones too."""
+def densities(image: NDArray[np.uint8]) -> Densities:
+    """Optical densities of ``image`` (H, W, 3) uint8; defined (finite) for any image, black ones too."""
     rgb = image.astype(np.float32) / np.float32(255)
     glass = np.maximum(glass_colour(rgb), np.float32(0.1))
-    relative = np.clip(rgb / glass, np.float32(0.004), np.float32(1.2))
-    od = np.minimum(-np.log(relative), MAX_OD)
-    clipped = np.minimum(relative, np.float32(1))
+    od = np.minimum(-np.log(_relative(rgb, glass)), MAX_OD)
+    dye = ndimage.gaussian_filter(od[..., 0] + np.float32(0.5) * od[..., 1], 0.7, truncate=3.0)
+    return Densities(rgb, glass, od, dye)
+
+
+def planes(image: NDArray[np.uint8]) -> Planes:
+    """All colour planes of ``image`` (H, W, 3) uint8, defined like ``densities``."""
+    known = densities(image)
+    clipped = np.minimum(_relative(known.rgb, known.glass), np.float32(1))
     lab = (color.rgb2lab(clipped) / np.float32(100)).astype(np.float32)
     highest = clipped.max(axis=-1)
     saturation = (highest - clipped.min(axis=-1)) / np.maximum(highest, np.float32(0.02))
-    dye = ndimage.gaussian_filter(od[..., 0] + np.float32(0.5) * od[..., 1], 0.7, truncate=3.0)
-    return Planes(rgb, glass, od, lab, saturation, dye)
+    return Planes(known.rgb, known.glass, known.od, known.dye, lab, saturation)
+
+
+def _relative(rgb: Array, glass: Array) -> Array:
+    """Intensity against the glass, never black."""
+    return np.clip(rgb / glass, np.float32(0.004), np.float32(1.2))

@@ -10,7 +10,7 @@ from scipy import ndimage
 from skimage.filters import threshold_multiotsu, threshold_otsu
 from skimage.segmentation import watershed
 
-from cytolib.morphometry.colour import Array, Mask, Planes
+from cytolib.morphometry.colour import Array, Densities, Mask
 
 _BINS = 64
 _DYE_MAX = 3.0
@@ -99,7 +99,7 @@ def _blocks(plane: NDArray) -> NDArray:
     return even.reshape(even.shape[0] // 2, 2, even.shape[1] // 2, 2)
 
 
-def cell_mask(planes: Planes, nucleus: Mask, low: float) -> Mask:
+def cell_mask(planes: Densities, nucleus: Mask, low: float) -> Mask:
     """The central cell: foreground whose watershed basin (on half-size distance maps) belongs to the nucleus."""
     stained = np.maximum(planes.od[..., 1], planes.dye * np.float32(0.6))
     smooth = _blocks(ndimage.gaussian_filter(stained, 1.0, truncate=3.0)).mean(axis=(1, 3))
@@ -123,7 +123,7 @@ def cell_mask(planes: Planes, nucleus: Mask, low: float) -> Mask:
     return full | nucleus
 
 
-def segment(planes: Planes) -> Regions:
+def segment(planes: Densities) -> Regions:
     """Nucleus, cell, cytoplasm and background of the cell nearest the middle of the image."""
     shape = planes.dye.shape
     radius = radius_map(shape)

@@ -1,8 +1,9 @@
 """Views of a cell for learning without labels: what may change about a picture while the cell stays the same.
 
-Rotation and reflection are free. A window keeps the nucleus, and both views of a cell are equally magnified but for a
-few per cent, so that size can be learned. Stain varies as optical density does (Beer-Lambert), and only mildly:
-eosinophils, basophils and neutrophils differ by colour. Every view is a pure function of the images and of a seed.
+Rotation and reflection are free. Windows of cells (``cytolib.framing``) keep the nucleus under any shift, and both
+views of a cell are equally magnified but for a few per cent. Stain varies as optical density does (Beer-Lambert), and
+only mildly: eosinophils, basophils and neutrophils differ by colour. Every view is a pure function of the images and
+of a seed.
 """
 
 from __future__ import annotations
@@ -14,34 +15,37 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+BEYOND = 1.4  # how much wider than an encoder's window the images are of which views are drawn: they turn and shift
 MEAN, STD = 0.7, 0.2  # of a smear's pixels, roughly; the shipped transform has the same
 
 
 @dataclass(frozen=True)
 class Views:
-    """How far views differ; lengths are shares of the image's side.
+    """How far views differ.
 
     Attributes:
         size: pixels a side of a view.
-        zoom: largest magnification of the whole image; drawn from 1 on, log-uniformly, the same for both views.
+        beyond: how much wider than an encoder's window the images are.
+        zoom: largest magnification of that window, and smallest: its inverse; log-uniform, the same for both views.
         zoom_jitter: relative difference between the magnifications of two views.
-        shift: largest displacement of the middle.
+        shift: largest displacement of the middle, as a share of the image.
         density: largest relative change of the optical density of all channels together; a third of it for each alone.
         blur: share of the views that are blurred, by a Gaussian of 0.4 to 1.4 pixels.
         noise: standard deviation of sensor noise, of the range of grey levels; 0 for none, which is much quicker.
     """
 
     size: int = 96
-    zoom: float = 1.6
+    beyond: float = BEYOND
+    zoom: float = 1.25
     zoom_jitter: float = 0.12
-    shift: float = 0.08
+    shift: float = 0.05
     density: float = 0.2
     blur: float = 0.3
     noise: float = 0.0
 
     def draw_zoom(self, n: int, generator: torch.Generator) -> Tensor:
         """Magnification (n,) of the cells of a batch."""
-        return torch.exp(torch.rand(n, generator=generator) * math.log(self.zoom))
+        return self.beyond * torch.exp(_around(n, math.log(self.zoom), generator))
 
     def __call__(self, images: Tensor, zoom: Tensor, generator: torch.Generator) -> Tensor:
         """One view (B, 3, size, size), normalised, of images (B, 3, H, W) with values from 0 to 1.

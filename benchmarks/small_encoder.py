@@ -166,7 +166,7 @@ def averaged(rows: pd.DataFrame) -> pd.DataFrame:
 def attributes_and_speed(pbc: pd.DataFrame, root: Path, name: str, encoder: str) -> pd.DataFrame:
     """How well each attribute is read off the embeddings, and cells a second."""
     skills = attribute_skill(pbc, root, encoder)
-    told = {f"skill[{name}]": float(skill) for name, skill in zip(skills["attribute"], skills["skill"], strict=True)}
+    told = {f"skill[{what}]": float(skill) for what, skill in zip(skills["attribute"], skills["skill"], strict=True)}
     told |= {"mean_skill": float(skills["skill"].mean()), "cells_per_second": speed(pbc, root, encoder)}
     return result_rows(
         told, experiment="attributes and speed", dataset="pbc", domain="pbc_main", encoder=name, method="ridge",

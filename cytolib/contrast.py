@@ -1,7 +1,7 @@
 """Learning without labels, small enough to watch: SimCLR (Chen et al., ICML 2020) in a notebook.
 
 Two views of one cell should get vectors that are near, views of different cells vectors that are far. The encoder that
-ships with the package learned so, among other things, in hours; ``training/`` has the whole recipe.
+ships with the package learned so, among other things; ``training/`` has the whole recipe.
 """
 
 from __future__ import annotations
@@ -20,16 +20,15 @@ from tqdm.auto import tqdm
 
 from cytolib import run
 from cytolib.data.images import load_image
-from cytolib.framing import MARGIN, cell_window
-from cytolib.views import BEYOND, MEAN, STD, Views, normalised
+from cytolib.views import MEAN, STD, Views, middles, normalised, wide_window
 
 ARCHITECTURE = "resnet10t"
 TEMPERATURE = 0.2
 
 
 def wide_windows(paths: Sequence[str | Path], side: int = 96) -> NDArray[np.uint8]:
-    """Windows (N, side, side, 3) of the cells in image files, ``BEYOND`` times as wide as an encoder's."""
-    return np.stack([cell_window(load_image(path), side, BEYOND * MARGIN) for path in paths])
+    """Windows (N, side, side, 3) of the cells in image files, wider than an encoder's."""
+    return np.stack([wide_window(load_image(path), side) for path in paths])
 
 
 def draw_views(images: NDArray[np.uint8], n_views: int, seed: int = 0, size: int = 96) -> NDArray[np.uint8]:
@@ -106,13 +105,9 @@ def learn(
 @torch.inference_mode()
 def embedded(network: nn.Module, images: NDArray[np.uint8], size: int = 64) -> NDArray[np.float32]:
     """Embeddings (N, D) of the middles of wide windows (N, S, S, 3): what an encoder is shown."""
-    edge = round(images.shape[1] * (1 - 1 / BEYOND) / 2)
-    middles = images[:, edge : images.shape[1] - edge, edge : images.shape[2] - edge]
-    found = []
-    for start in range(0, len(middles), 64):
-        batch = functional.interpolate(
-            _batch(middles[start : start + 64]), (size, size), mode="bicubic", antialias=True
-        )
+    shown, found = middles(images), []
+    for start in range(0, len(shown), 64):
+        batch = functional.interpolate(_batch(shown[start : start + 64]), (size, size), mode="bicubic", antialias=True)
         found.append(network(normalised(batch.clamp(0, 1))).float().cpu())
     return torch.cat(found).numpy()
 

@@ -17,7 +17,7 @@ IMAGE_SIZE = 96
 DIM = 128  #: length of an embedding: principal components of what the network gives, rotated
 FILE = Path(__file__).parent / "pretrained" / f"{NAME}.safetensors"
 SHA256 = "9b7a2db80a72a3d0b1bfbe72eb112df1e473578e0bfa988fa935ad276a96488e"
-#: As in training: see ``training/views.py``.
+#: As in training: see ``cytolib/views.py``.
 TRANSFORM = MappingProxyType({"mean": "0.7", "std": "0.2", "interpolation": "bicubic", "framing": "cell"})
 
 

@@ -11,9 +11,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
+
+from cytolib.framing import MARGIN, cell_window
 
 BEYOND = 1.4  # how much wider than an encoder's window the images are of which views are drawn: they turn and shift
 MEAN, STD = 0.7, 0.2  # of a smear's pixels, roughly; the shipped transform has the same
@@ -31,7 +36,6 @@ class Views:
         shift: largest displacement of the middle, as a share of the image.
         density: largest relative change of the optical density of all channels together; a third of it for each alone.
         blur: share of the views that are blurred, by a Gaussian of 0.4 to 1.4 pixels.
-        noise: standard deviation of sensor noise, of the range of grey levels; 0 for none, which is much quicker.
     """
 
     size: int = 96
@@ -41,7 +45,6 @@ class Views:
     shift: float = 0.05
     density: float = 0.2
     blur: float = 0.3
-    noise: float = 0.0
 
     def draw_zoom(self, n: int, generator: torch.Generator) -> Tensor:
         """Magnification (n,) of the cells of a batch."""
@@ -54,10 +57,7 @@ class Views:
         """
         seen = self._window(images, zoom, generator)
         seen = self._stain(seen, generator)
-        seen = self._defocus(seen, generator)
-        if self.noise:
-            seen = seen + self.noise * torch.randn(seen.shape, generator=generator).to(seen.device)
-        return normalised(seen)
+        return normalised(self._defocus(seen, generator))
 
     def _window(self, images: Tensor, zoom: Tensor, generator: torch.Generator) -> Tensor:
         n = len(images)
@@ -96,6 +96,18 @@ class Views:
             functional.pad(blurred, (0, 0, 3, 3), mode="reflect"), weights.transpose(2, 3), groups=3
         )
         return seen.index_copy(0, chosen, blurred)
+
+
+def wide_window(image: Image.Image, side: int) -> NDArray[np.uint8]:
+    """The window (side, side, 3) of a cell, wide enough for all views."""
+    return cell_window(image, side, BEYOND * MARGIN)
+
+
+def middles(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The middles of wide windows (N, S, S, 3): what an encoder is given of those cells, to a pixel."""
+    side = images.shape[1]
+    edge = round(side * (1 - 1 / BEYOND) / 2)
+    return images[:, edge : side - edge, edge : side - edge]
 
 
 def normalised(images: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from cytolib.data import phantoms
 from cytolib.data.duplicates import hash_words
 from cytolib.data.prepare import NEAR_DUPLICATE_BITS, prepare_cells
 from cytolib.encoders import get_encoder
-from cytolib.views import BEYOND, Views
+from cytolib.views import BEYOND, Views, middles, wide_window
 from training import learner, material, pretrain_encoder
 from training.export import embedded, export, with_components
 from training.learner import Recipe, make_backbone
@@ -30,8 +30,6 @@ from training.material import (
     neighbours_of,
     pbc_cells,
     seen_cells,
-    wide_window,
-    windows,
 )
 from training.method import Method, together
 from training.pretrain_encoder import CHECKPOINT, _partners, generator_of, train
@@ -68,7 +66,9 @@ def recipe(monkeypatch: pytest.MonkeyPatch) -> Recipe:
 
 @pytest.fixture(scope="module")
 def few() -> Material:
-    images = np.stack([wide_window(Image.fromarray(field)) for number in range(10) for field in draw(number)])
+    images = np.stack(
+        [wide_window(Image.fromarray(field), material.SIDE) for number in range(10) for field in draw(number)]
+    )
     features = np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32)
     return Material(images, features, np.arange(20) ^ 1, neighbours_of(features))
 
@@ -117,7 +117,7 @@ def test_the_loss_falls(recipe: Recipe, few: Material, tmp_path: Path, monkeypat
 def test_exported_weights_give_the_principal_components(recipe: Recipe, few: Material, tmp_path: Path) -> None:
     torch.manual_seed(0)
     backbone = make_backbone(TINY, 64).eval()
-    seen = windows(few.images)
+    seen = middles(few.images)
     encoder = with_components(backbone, recipe, seen, 64)
     found, whole = embedded(encoder, seen, 64), embedded(backbone, seen, 64)
     assert found.shape == (20, 8) and np.allclose(found.mean(0), 0, atol=1e-3)

@@ -16,8 +16,9 @@ _PACKAGE = Path(cytolib.__file__).parent
 _CODE = (
     *sorted((_PACKAGE / "morphometry").glob("*.py")),
     _PACKAGE / "framing.py",
+    _PACKAGE / "views.py",
     *sorted((_PACKAGE / "data" / "phantoms").glob("*.py")),
-    *(Path(__file__).with_name(name) for name in ("material.py", "material.parquet", "shifted.py")),
+    *(Path(__file__).with_name(name) for name in ("material.py", "material.parquet", "measure.py", "shifted.py")),
 )
 
 

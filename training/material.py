@@ -24,8 +24,7 @@ from tqdm.auto import tqdm
 from cytolib import embed, morphometry, run
 from cytolib.data import images, phantoms
 from cytolib.data.prepare import prepare_cells
-from cytolib.framing import MARGIN, cell_window
-from cytolib.views import BEYOND
+from cytolib.views import wide_window
 from training.kept import kept
 
 LIST = Path(__file__).with_name("material.parquet")
@@ -41,7 +40,7 @@ class Material:
     """Images, and what belongs to each.
 
     Attributes:
-        images: (N, SIDE, SIDE, 3) uint8, windows of cells, ``BEYOND`` times as wide as the encoder's.
+        images: (N, SIDE, SIDE, 3) uint8, windows of cells, wider than the encoder's by ``views.BEYOND``.
         features: (N, D) classical features, each standard normal by rank.
         twins: (N,) row of the same cell elsewhere: of a phantom at another site; a real cell has its own row.
         neighbours: (N, NEAREST) rows of the cells most alike in the features, the nearest first.
@@ -72,20 +71,9 @@ def workers() -> ProcessPoolExecutor:
     return ProcessPoolExecutor(run.threads(), initializer=threadpool_limits, initargs=(1,))
 
 
-def wide_window(image: Image.Image) -> NDArray[np.uint8]:
-    """The window of a cell, wide enough for all views."""
-    return cell_window(image, SIDE, BEYOND * MARGIN)
-
-
-def windows(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The middles of wide windows: what an encoder is given of those cells, to a pixel."""
-    edge = round(SIDE * (1 - 1 / BEYOND) / 2)
-    return images[:, edge : SIDE - edge, edge : SIDE - edge]
-
-
 def load(path: Path) -> NDArray[np.uint8]:
     """The wide window of the cell in a file."""
-    return wide_window(images.load_image(path))
+    return wide_window(images.load_image(path), SIDE)
 
 
 def draw(number: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -99,7 +87,7 @@ def draw(number: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
 
 def _drawn(number: int) -> list[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
     """Window and classical features of phantom ``number`` at its two sites."""
-    return [(wide_window(Image.fromarray(field)), morphometry.extract(field)) for field in draw(number)]
+    return [(wide_window(Image.fromarray(field), SIDE), morphometry.extract(field)) for field in draw(number)]
 
 
 def _read(n_phantoms: int, progress: bool) -> dict[str, NDArray]:

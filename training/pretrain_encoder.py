@@ -27,10 +27,10 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from cytolib import run
-from cytolib.views import Views
+from cytolib.views import Views, middles
 from training.export import export, with_components
 from training.learner import Learner, Recipe
-from training.material import Material, read_material, windows, write_list
+from training.material import Material, read_material, write_list
 from training.measure import measure
 from training.method import NAMES
 
@@ -194,7 +194,7 @@ def main(arguments: list[str] | None = None) -> None:
     material = read_material(recipe.phantoms, options.material, progress=not options.quiet)
     learner = train(recipe, material, options.out, progress=not options.quiet)
     state = torch.load(options.out / CHECKPOINT, map_location="cpu", weights_only=True)
-    encoder = with_components(learner.method.backbone, recipe, windows(material.images), options.image_size)
+    encoder = with_components(learner.method.backbone, recipe, middles(material.images), options.image_size)
     found = asdict(recipe) | {"minutes": round(state["seconds"] / 60, 1), "device": str(run.device())}
     found |= measure(encoder, options.image_size, options.material)
     with run.atomic_path(options.out / "measured.json") as temporary:

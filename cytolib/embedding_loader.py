@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
-from cytolib import run
+from cytolib import morphometry, run
 from cytolib.data import images
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _DEATH = re.compile(r"worker \(pid(?:\(s\))? [\d, ]+\) (exited unexpectedly|is killed by signal: [\w ]+)")
-_TURN = 4  # batches a thread reads before the encoder takes its turn
+_TURN = 16  # batches a thread reads before the encoder takes its turn
 _AHEAD = 2  # batches a thread or process may be ahead of the encoder
 _REFUSALS = (ValueError, FileNotFoundError, TypeError)
 
@@ -261,10 +261,8 @@ def measured_batches(
 
 def measure(tasks: Sequence[Task], field_of_view_um: float, size: int) -> NDArray[np.float32]:
     """Morphometry (B, D) of the images of ``tasks``; a top-level function, so that worker processes can import it."""
-    from cytolib.encoders import get_encoder
-
-    model, transform = get_encoder("morphometry", image_size=size)
-    return model([transform(load_checked(task, field_of_view_um)) for task in tasks])
+    sized = (morphometry.resize(load_checked(task, field_of_view_um), size) for task in tasks)
+    return np.stack([morphometry.extract(image, size) for image in sized])
 
 
 def scales_of(cells: pd.DataFrame, field_of_view_um: float) -> NDArray[np.float64] | None:

@@ -1,26 +1,31 @@
 """The transform of a torch encoder, as a value: it can be pickled, so that loader processes can be given it.
 
-It stands in a module of its own, without timm, because every worker process imports it.
+It stands in a module of its own, without timm, because every worker process imports it; and torch, a second of work,
+is imported only where a tensor is made.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from cytolib.framing import cell_window
+
+if TYPE_CHECKING:
+    import torch
 
 FILTERS = {name.lower(): Image.Resampling[name] for name in ("BILINEAR", "BICUBIC", "LANCZOS")}
 
 
 @lru_cache(maxsize=16)
 def _constants(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[torch.Tensor, ...]:
+    import torch
+
     # Kept on the device: sending them with every batch would make the device wait.
     return tuple(torch.tensor(values, device=device).view(3, 1, 1) for values in (mean, std))
 
@@ -46,6 +51,8 @@ class ResizeNormalise:
     std: tuple[float, float, float]
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
+        import torch
+
         return self.normalise(torch.from_numpy(self.pixels(image)))
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
@@ -56,7 +63,7 @@ class ResizeNormalise:
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
         """(..., size, size, 3) uint8 -> (..., 3, size, size) float32, on the device of ``pixels``."""
         shift, scale = _constants(self.mean, self.std, pixels.device)
-        return pixels.movedim(-1, -3).to(torch.float32).div_(255).sub_(shift).div_(scale)
+        return pixels.movedim(-1, -3).float().div_(255).sub_(shift).div_(scale)
 
     def __str__(self) -> str:
         """What an embedding table records of it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,14 @@ def radius_map(shape: tuple[int, int], centre: tuple[float, float] | None = None
     return np.sqrt(rows * rows + columns * columns) / np.float32(min(shape))
 
 
+@lru_cache(maxsize=32)
+def _middle_weight(shape: tuple[int, int], sd: float) -> Array:
+    """Gaussian weight (H * W,) of every pixel about the middle, ``sd`` in field fractions; not to be written to."""
+    weight = np.exp(np.float32(-0.5) * (radius_map(shape) / np.float32(sd)) ** 2).ravel()
+    weight.flags.writeable = False
+    return weight
+
+
 def window(mask: Mask, margin: int) -> tuple[slice, slice]:
     """The bounding box of a mask (not empty), widened by ``margin`` pixels, as slices of the image."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
@@ -56,11 +65,11 @@ def window(mask: Mask, margin: int) -> tuple[slice, slice]:
     )
 
 
-def dye_thresholds(dye: Array, radius: Array) -> tuple[float, float]:
+def dye_thresholds(dye: Array) -> tuple[float, float]:
     """Two dye levels by multi-Otsu (Liao, Chen & Chung 2001) on the centre-weighted histogram, kept in sane bounds."""
-    weight = np.exp(-0.5 * (radius / np.float32(0.22)) ** 2)
+    weight = _middle_weight(dye.shape, 0.22)
     index = np.clip(dye * np.float32(_BINS / _DYE_MAX), 0, _BINS - 1).astype(np.intp)
-    histogram = np.bincount(index.ravel(), weights=weight.ravel(), minlength=_BINS)
+    histogram = np.bincount(index.ravel(), weights=weight, minlength=_BINS)
     centres = (np.arange(_BINS) + 0.5) * _DYE_MAX / _BINS
     try:
         low, high = threshold_multiotsu(hist=(histogram, centres), classes=3)
@@ -69,15 +78,14 @@ def dye_thresholds(dye: Array, radius: Array) -> tuple[float, float]:
     return float(np.clip(low, 0.15, 0.6)), float(np.clip(high, 0.55, 1.25))
 
 
-def central_parts(mask: Mask, radius: Array, reach: float, share: float) -> Mask:
+def central_parts(mask: Mask, reach: float, share: float) -> Mask:
     """The component nearest the middle (large ones preferred), with others within ``reach`` of it (field fractions)
     that have at least ``share`` of its area: the lobes of one nucleus."""
     labels, count = ndimage.label(mask, structure=_FULL)
     if count == 0:
         return mask
     sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:].astype(np.float64)
-    weights = np.exp(-0.5 * (radius / 0.13) ** 2).ravel()
-    merit = np.bincount(labels.ravel(), weights=weights, minlength=count + 1)[1:]
+    merit = np.bincount(labels.ravel(), weights=_middle_weight(mask.shape, 0.13), minlength=count + 1)[1:]
     best = int(merit.argmax())
     seed = labels == best + 1
     if count == 1:
@@ -92,19 +100,22 @@ def central_parts(mask: Mask, radius: Array, reach: float, share: float) -> Mask
     return keep[labels]
 
 
-def _blocks(plane: NDArray) -> NDArray:
-    """``plane`` (H, W), edges repeated to even sides, as 2 x 2 blocks (H/2, 2, W/2, 2): mirrors keep the blocks."""
+def _half(plane: NDArray) -> Array:
+    """Means of 2 x 2 blocks (H/2, W/2) of ``plane`` (H, W), edges repeated to even sides: mirrors keep the blocks."""
     height, width = plane.shape
-    even = np.pad(plane, ((0, height % 2), (0, width % 2)), mode="edge")
-    return even.reshape(even.shape[0] // 2, 2, even.shape[1] // 2, 2)
+    even = plane.astype(np.float32)
+    if height % 2 or width % 2:
+        even = np.pad(even, ((0, height % 2), (0, width % 2)), mode="edge")
+    rows = even[::2] + even[1::2]
+    return (rows[:, ::2] + rows[:, 1::2]) * np.float32(0.25)
 
 
 def cell_mask(planes: Densities, nucleus: Mask, low: float) -> Mask:
     """The central cell: foreground whose watershed basin (on half-size distance maps) belongs to the nucleus."""
     stained = np.maximum(planes.od[..., 1], planes.dye * np.float32(0.6))
-    smooth = _blocks(ndimage.gaussian_filter(stained, 1.0, truncate=3.0)).mean(axis=(1, 3))
+    smooth = _half(ndimage.gaussian_filter(stained, 1.0, truncate=3.0))
     level = float(np.clip(threshold_otsu(np.minimum(smooth, 0.6)), 0.08, 0.2)) if np.ptp(smooth) > 0 else 0.2
-    small = _blocks(nucleus).mean(axis=(1, 3)) >= 0.5
+    small = _half(nucleus) >= 0.5
     if not small.any():  # a nucleus so thin that half size cannot see it
         return nucleus
     foreground = ndimage.binary_fill_holes(smooth > level) | small
@@ -117,8 +128,10 @@ def cell_mask(planes: Densities, nucleus: Mask, low: float) -> Mask:
     own = watershed(-depth, markers, mask=foreground) == markers.max()
     own &= away < 0.25 * scale
     own = ndimage.binary_opening(own, structure=_CROSS, iterations=2) | small
-    labels, _ = ndimage.label(own)
-    own = np.isin(labels, np.unique(labels[small]))
+    labels, count = ndimage.label(own)
+    kept = np.zeros(count + 1, dtype=bool)
+    kept[labels[small]] = True
+    own = kept[labels]
     full = np.repeat(np.repeat(own, 2, axis=0), 2, axis=1)[: nucleus.shape[0], : nucleus.shape[1]]
     return full | nucleus
 
@@ -127,11 +140,11 @@ def segment(planes: Densities) -> Regions:
     """Nucleus, cell, cytoplasm and background of the cell nearest the middle of the image."""
     shape = planes.dye.shape
     radius = radius_map(shape)
-    low, high = dye_thresholds(planes.dye, radius)
+    low, high = dye_thresholds(planes.dye)
     # chromatin is coarse: smooth before the cut, so that clumps do not fall apart and small gaps close
     smooth = ndimage.gaussian_filter(planes.dye, 0.011 * min(shape), truncate=3.0)
     dark = ndimage.binary_opening(smooth > high, structure=_CROSS)
-    nucleus = central_parts(dark & (radius < 0.42), radius, reach=0.075, share=0.06)
+    nucleus = central_parts(dark & (radius < 0.42), reach=0.075, share=0.06)
     found = bool(nucleus.sum() >= 12)
     if not found:
         nucleus = radius < max(0.06, 1.5 / min(shape))

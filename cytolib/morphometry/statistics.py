@@ -25,10 +25,11 @@ def _moments(values: Array, name: str, skew: bool = True) -> dict[str, float]:
     """Mean, log standard deviation and (cube-rooted) skewness of ``values`` (n,)."""
     mean = float(values.mean())
     deviation = values - mean
-    sd = float(np.sqrt((deviation**2).mean()))
+    square = deviation * deviation  # a power of 3 would go through the logarithm
+    sd = float(np.sqrt(square.mean()))
     result = {f"{name}_mean": mean, f"{name}_sd": float(np.log(sd + 0.01))}
     if skew:
-        result[f"{name}_skew"] = float(np.cbrt((deviation**3).mean()) / (sd + 0.01))
+        result[f"{name}_skew"] = float(np.cbrt((square * deviation).mean()) / (sd + 0.01))
     return result
 
 

@@ -121,7 +121,7 @@ def band_features(channels: dict[str, Array], parts: dict[str, Mask]) -> dict[st
                 if band in (1, 2):
                     deviation = values - values.mean()
                     result[f"{name}_{channel}_skew{band}"] = float(
-                        np.cbrt((deviation**3).mean()) / (values.std() + 0.003)
+                        np.cbrt((deviation * deviation * deviation).mean()) / (values.std() + 0.003)
                     )
         if channel == "grey":
             detail = blurred[1] - blurred[2]

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from sklearn.linear_model import LogisticRegression
@@ -48,7 +49,7 @@ FEW = (5, 10)
 DRAWS = 20
 BASELINES = ("morphometry", probing.MOBILENET)
 JOINED = f"{small.NAME}+morphometry"
-SPEED_CELLS = 1024
+SPEED_CELLS = 3072
 
 Calls = dict[tuple[str, str, str], NDArray[np.str_]]  #: (experiment, domain, method) to predictions (S, M)
 
@@ -57,14 +58,23 @@ def few_label_calls(X: NDArray, y: NDArray, X_test: NDArray, n: int) -> NDArray[
     """(DRAWS, M) classes, each row by a probe on ``n`` labels a class; its penalty is chosen within those labels."""
     scaler = StandardScaler().fit(X)  # of all training cells: it needs no label
     Z, Z_test = scaler.transform(X), scaler.transform(X_test)
-    called = []
-    for seed in range(DRAWS):
-        rng = np.random.default_rng(seed)
-        rows = np.concatenate([rng.choice(np.flatnonzero(y == c), n, replace=False) for c in np.unique(y)])
-        folds = StratifiedKFold(5, shuffle=True, random_state=seed)
-        search = GridSearchCV(LogisticRegression(max_iter=1000), {"C": CS}, scoring="balanced_accuracy", cv=folds)
-        called.append(search.fit(Z[rows], y[rows]).predict(Z_test))
+    draws = (_drawn(y, n, seed) for seed in range(DRAWS))
+    called = Parallel(n_jobs=run.threads(), max_nbytes=None)(
+        delayed(_one_draw)(Z[rows], y[rows], Z_test, seed) for seed, rows in enumerate(draws)
+    )
     return np.array(called)
+
+
+def _drawn(y: NDArray, n: int, seed: int) -> NDArray[np.intp]:
+    """Rows of ``n`` cells of each class."""
+    rng = np.random.default_rng(seed)
+    return np.concatenate([rng.choice(np.flatnonzero(y == c), n, replace=False) for c in np.unique(y)])
+
+
+def _one_draw(known: NDArray, y: NDArray, test: NDArray, seed: int) -> NDArray[np.str_]:
+    folds = StratifiedKFold(5, shuffle=True, random_state=seed)
+    search = GridSearchCV(LogisticRegression(max_iter=1000), {"C": CS}, scoring="balanced_accuracy", cv=folds)
+    return search.fit(known, y).predict(test)
 
 
 def on_pbc(pbc: pd.DataFrame, root: Path, encoder: str, tested: str) -> Calls:

@@ -10,6 +10,7 @@ import pytest
 
 from cytolib import embed
 from cytolib.data import phantoms
+from cytolib.data.phantoms.vocabulary import HELD_OUT
 from cytolib.encoders import get_encoder
 from cytolib.exposure import encoder_exposure
 from cytolib.joined import join_metadata, parts_of
@@ -88,3 +89,5 @@ def test_the_most_exposed_part_counts() -> None:
     assert encoder_exposure("cytolib-small+morphometry", "pbc") == "unlabelled images"
     assert encoder_exposure("cytolib-small+morphometry", "pbc", "pbc_lilac") == "none"
     assert encoder_exposure("cytolib-small", "zheng1") == "none"
+    assert encoder_exposure("cytolib-small+morphometry", "phantoms") == "unlabelled images"
+    assert encoder_exposure("cytolib-small+morphometry", "phantoms", label=HELD_OUT) == "none"

@@ -6,12 +6,10 @@ interrupted run loses at most a shard, and the same cells with the same encoder 
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import warnings
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,20 +18,20 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from cytolib import embedding_cache, run
 from cytolib import embedding_loader as loader
-from cytolib import run
-from cytolib.data import images
+from cytolib.allocator import freed_memory_kept
+from cytolib.embedding_pool import worker_deaths
 from cytolib.embedding_table import EmbeddingTable, dimension_names, join_tables, read_embeddings, write_embeddings
-from cytolib.encoders import Encoder, Transform, get_encoder
-from cytolib.joined import parts_of
+from cytolib.encoders import Encoder, get_encoder
+from cytolib.joined import SEPARATOR, parts_of
+from cytolib.transforms import Measured
 
 if TYPE_CHECKING:
     from cytolib.inference import Forward
-    from cytolib.transforms import ResizeNormalise
 
 __all__ = ["EmbeddingTable", "dimension_names", "embed", "embed_shards", "read_embeddings", "write_embeddings"]
 
-_SHARDS_AT_ONCE = 32  # of encoders side by side: they take turns, and the processes of each start anew every time
 _POOL_FROM = 512  # starting processes takes seconds: by itself not for fewer cells
 
 
@@ -115,18 +113,14 @@ def embed_shards(
     Raises:
         what ``embed`` raises.
     """
-    parts = parts_of(encoder)
-    if len(parts) > 1:
-        options = dict(workers=workers, field_of_view_um=field_of_view_um, cache=cache, progress=progress, shard=shard)
-        return _side_by_side(cells, image_root, parts, options | dict(precision=precision, batch_size=batch_size))
     root = Path(image_root)
-    _check_table(cells, root)
+    loader.check_table(cells, root)
     if workers is not None and workers < 0:
         raise ValueError(f"workers is {workers}; expected 0 (this process alone), a number of processes, or None")
     if shard < 1:
         raise ValueError(f"shard is {shard}; expected at least 1 cell a cache file")
     scales = loader.scales_of(cells, field_of_view_um)
-    model, transform = get_encoder(encoder, precision=precision, batch_size=batch_size)
+    parts = [_part(name, field_of_view_um, precision, batch_size) for name in parts_of(encoder)]
     ids = cells["cell_id"].astype(str).to_numpy(dtype=object)
     job = _Job(
         root=root,
@@ -134,11 +128,9 @@ def embed_shards(
         paths=cells["path"].to_numpy(dtype=object),
         um_per_px=scales,
         order=np.argsort(ids, kind="stable"),
-        encoder=model,
-        transform=transform,
-        metadata=model.metadata | {"field_of_view_um": repr(float(field_of_view_um)), "fingerprint": model.fingerprint},
-        workers=_default_workers(model, transform, len(cells)) if workers is None else workers,
-        field_of_view_um=float(field_of_view_um),
+        parts=parts,
+        prepare=loader.Preparation(tuple(part.preparation for part in parts), float(field_of_view_um)),
+        workers=_default_workers(parts, len(cells)) if workers is None else workers,
         folder=Path(cache) if cache is not None else run.cache_root() / "embeddings",
         progress=progress,
         shard=shard,
@@ -146,21 +138,34 @@ def embed_shards(
     return _shards(job)
 
 
-def _side_by_side(
-    cells: pd.DataFrame, image_root: str | Path, parts: list[str], options: dict[str, Any]
-) -> Iterator[tuple[NDArray[np.int64], EmbeddingTable]]:
-    """Shards of encoders side by side, each with a cache of its own, which it shares with the encoder alone."""
-    _check_table(cells, Path(image_root))
-    order = np.argsort(cells["cell_id"].astype(str).to_numpy(dtype=object), kind="stable")
-    many = _SHARDS_AT_ONCE * options["shard"]
-    for start in range(0, len(order), many):
-        rows = order[start : start + many]
-        some = cells.iloc[rows]
-        tables = [embed(some, image_root, part, **options) for part in parts]
-        whole = join_tables(tables)
-        for place in range(0, len(rows), options["shard"]):
-            part = slice(place, place + options["shard"])
-            yield rows[part], EmbeddingTable(whole.cell_ids[part], whole.X[part], whole.metadata)
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """One encoder of those that stand side by side; its cache is that of the encoder alone."""
+
+    encoder: Encoder
+    preparation: loader.Part
+    metadata: dict[str, str]
+
+    @property
+    def network(self) -> Forward | None:
+        """The forward pass, or None where cells are measured and that is all."""
+        return None if self.encoder.name == "morphometry" else cast("Forward", self.encoder.forward)
+
+    def start(self, cells: Any) -> Any:
+        """Rows (b, D) of prepared cells, perhaps still being computed on an accelerator."""
+        if self.network is None:
+            return np.asarray(cells)
+        import torch
+
+        return self.network.start(torch.as_tensor(cells))
+
+
+def _part(name: str, field_of_view_um: float, precision: str, batch_size: int | None) -> _Part:
+    encoder, transform = get_encoder(name, precision=precision, batch_size=batch_size)
+    field = {"field_of_view_um": repr(float(field_of_view_um)), "fingerprint": encoder.fingerprint}
+    measured = encoder.name == "morphometry"
+    preparation = cast("loader.Part", Measured(encoder.image_size) if measured else transform)
+    return _Part(encoder, preparation, encoder.metadata | field)
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,14 +177,22 @@ class _Job:
     paths: NDArray[Any]  # (N,) object
     um_per_px: NDArray[np.float64] | None
     order: NDArray[np.int64]  # rows by cell_id
-    encoder: Encoder
-    transform: Transform
-    metadata: dict[str, str]
+    parts: list[_Part]
+    prepare: loader.Preparation
     workers: int
-    field_of_view_um: float
     folder: Path
     progress: bool
     shard: int
+
+    @property
+    def networks(self) -> list[Forward]:
+        """Forward passes of the parts that have one."""
+        return [part.network for part in self.parts if part.network is not None]
+
+    @property
+    def batch_size(self) -> int:
+        """Cells that go through all parts at once: the fewest that a network takes."""
+        return min((forward.batch_size for forward in self.networks), default=self.parts[0].encoder.batch_size)
 
     def tasks(self, rows: NDArray[np.int64]) -> list[loader.Task]:
         scales = [None] * len(rows) if self.um_per_px is None else self.um_per_px[rows].tolist()
@@ -188,107 +201,92 @@ class _Job:
             for row, scale in zip(rows.tolist(), scales, strict=True)
         ]
 
+    def cache_file(self, part: _Part, rows: NDArray[np.int64]) -> Path:
+        """Where the cache keeps a part's table of ``rows``."""
+        scales = [] if self.um_per_px is None else self.um_per_px[rows].tolist()
+        return embedding_cache.shard_file(self.folder, part.metadata, self.cell_ids[rows].tolist(), scales)
 
-def _check_table(cells: pd.DataFrame, root: Path) -> None:
-    missing = [name for name in ("cell_id", "path") if name not in cells.columns]
-    if missing:
-        raise ValueError(f"cell table: columns {missing} are missing; expected cell_id and path")
-    if cells.empty:
-        raise ValueError("cell table: it has no rows, so there is nothing to embed")
-    if not root.is_dir():
-        raise FileNotFoundError(f"image root {root} is no folder; point CYTOLIB_DATA at the data or pass the right one")
-    twice = cells["cell_id"].duplicated()
-    if twice.any():
-        row = int(twice.to_numpy().argmax())
-        raise ValueError(f"cell table: cell_id {cells['cell_id'].iloc[row]} in row {row} stands twice; drop duplicates")
+    def cached(self, part: _Part, rows: NDArray[np.int64]) -> EmbeddingTable | None:
+        """A part's table of ``rows`` as the cache has it, or None."""
+        return embedding_cache.read(self.cache_file(part, rows), self.cell_ids[rows].tolist(), part.metadata)
 
 
-def _default_workers(model: Encoder, transform: Transform, n_cells: int) -> int:
+def _default_workers(parts: Sequence[_Part], n_cells: int) -> int:
     # On a CPU, encoder and decoding take turns in one process, each with all cores; only what costs milliseconds a cell
     # (morphometry, windows of cells) pays for processes. An accelerator leaves the cores free and takes thousands of
     # cells a second, more than threads behind one interpreter lock can be sure to give.
     if n_cells < _POOL_FROM:
         return 0
-    if model.name == "morphometry" or (run.device().type == "cpu" and getattr(transform, "laborious", False)):
-        return run.threads() if run.threads() > 1 else 0
-    return max(1, run.threads() - 1) if run.device().type == "cuda" else 0
+    if run.device().type == "cuda" and any(part.network is not None for part in parts):
+        return max(1, run.threads() - 1)
+    return run.threads() if run.threads() > 1 and any(part.preparation.laborious for part in parts) else 0
 
 
 def _shards(job: _Job) -> Iterator[tuple[NDArray[np.int64], EmbeddingTable]]:
-    missing: list[NDArray[np.int64]] = []
+    missing: list[tuple[NDArray[np.int64], tuple[int, ...]]] = []
     n = len(job.order)
-    with tqdm(total=n, desc=f"embed {job.encoder.name}", unit="cell", disable=not job.progress) as bar:
+    name = SEPARATOR.join(part.encoder.name for part in job.parts)
+    with tqdm(total=n, desc=f"embed {name}", unit="cell", disable=not job.progress) as bar:
         for start in range(0, n, job.shard):
             rows = job.order[start : start + job.shard]
-            found = _cached(_cache_file(job, rows), job.cell_ids[rows].tolist(), job.metadata)
-            if found is None:
-                missing.append(rows)
+            found = [job.cached(part, rows) for part in job.parts]
+            if None in found:
+                missing.append((rows, tuple(k for k, table in enumerate(found) if table is None)))
                 continue
             bar.update(len(rows))
-            yield rows, found
-        size = job.encoder.batch_size
+            yield rows, _joined(cast("list[EmbeddingTable]", found))
         # No batch holds cells of two shards, and one loader serves all of them: its processes start once.
-        batches = (job.tasks(rows[k : k + size]) for rows in missing for k in range(0, len(rows), size))
-        with loader.worker_deaths():
-            computed = _compute(job, batches)
-            for rows in missing:
-                values = [_advance(bar, next(computed)) for _ in range(0, len(rows), size)]
-                part = EmbeddingTable(job.cell_ids[rows].astype(np.str_), np.concatenate(values), job.metadata)
-                _keep(part, _cache_file(job, rows))
-                yield rows, part
+        size = job.batch_size
+        work = (
+            loader.Work(job.tasks(rows[k : k + size]), wanted)
+            for rows, wanted in missing
+            for k in range(0, len(rows), size)
+        )
+        with worker_deaths():
+            computed = _compute(job, work)
+            for rows, wanted in missing:
+                batches = [_advance(bar, next(computed)) for _ in range(0, len(rows), size)]
+                new = {k: np.concatenate([batch[k] for batch in batches]) for k in wanted}
+                yield rows, _joined([_new_or_cached(job, k, rows, new.get(k)) for k in range(len(job.parts))])
 
 
-def _keep(table: EmbeddingTable, file: Path) -> None:
-    """Write a cache file; a cache that may not be written to is warned of, and costs time only."""
-    try:
-        write_embeddings(table, file)
-    except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise
-        reason = f"{file.parent}: the cache may not be written to ({error.strerror}), so embeddings are not kept in it"
-        warnings.warn(f"{reason}; set CYTOLIB_CACHE to a folder that may", stacklevel=4)
+def _joined(parts: Sequence[EmbeddingTable]) -> EmbeddingTable:
+    return parts[0] if len(parts) == 1 else join_tables(parts)
 
 
-def _compute(job: _Job, batches: Iterator[Sequence[loader.Task]]) -> Iterator[NDArray[np.float32]]:
-    if job.encoder.name == "morphometry":
-        return loader.measured_batches(batches, job.field_of_view_um, job.encoder.image_size, job.workers)
-    forward = cast("Forward", job.encoder.forward)
-    load = loader.PixelBatch(cast("ResizeNormalise", job.transform), job.field_of_view_um)
-    pixels = loader.pixel_batches(load, batches, job.workers, accelerator=forward.device.type == "cuda")
-    return forward.stream(pixels)
+def _new_or_cached(job: _Job, k: int, rows: NDArray[np.int64], X: NDArray[np.float32] | None) -> EmbeddingTable:
+    """A part's table of ``rows``: made of ``X``, and kept, or read again from the cache that had it before."""
+    part = job.parts[k]
+    if X is not None:
+        table = EmbeddingTable(job.cell_ids[rows].astype(np.str_), X, part.metadata)
+        embedding_cache.keep(table, job.cache_file(part, rows))
+        return table
+    found = job.cached(part, rows)
+    if found is None:
+        raise FileNotFoundError(f"{job.folder}: a file of the cache went while it was in use; embed the cells again")
+    return found
 
 
-def _advance(bar: Any, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    bar.update(len(rows))
-    return rows
+def _compute(job: _Job, work: Iterable[loader.Work]) -> Iterator[dict[int, NDArray[np.float32]]]:
+    """Embeddings (b, D) by the part's place, for each of ``work``, in order."""
+    devices = {forward.device.type for forward in job.networks}
+    accelerator = "cuda" in devices
+    batches = loader.prepared_batches(job.prepare, work, job.workers, network=bool(devices), accelerator=accelerator)
+    with freed_memory_kept() if "cpu" in devices else nullcontext():
+        # What an accelerator computes is fetched after the next batch was started, so that it is not left waiting.
+        started: deque[dict[int, Any]] = deque()
+        for batch in batches:
+            started.append({k: job.parts[k].start(cells) for k, cells in batch.items()})
+            if len(started) > accelerator:
+                yield _fetched(started.popleft())
+        while started:
+            yield _fetched(started.popleft())
 
 
-def _cache_file(job: _Job, rows: NDArray[np.int64]) -> Path:
-    """Named by all that a shard's values depend on: encoder, field of view, image reading, the images, their scale."""
-    parts = [job.metadata["fingerprint"], job.metadata["field_of_view_um"], *_code(job.encoder.name)]
-    parts += job.cell_ids[rows].tolist()
-    if job.um_per_px is not None:
-        parts += [repr(scale) for scale in job.um_per_px[rows].tolist()]
-    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()
-    return job.folder / f"{key}.parquet"
+def _fetched(started: Mapping[int, Any]) -> dict[int, NDArray[np.float32]]:
+    return {k: rows if isinstance(rows, np.ndarray) else rows.cpu().numpy() for k, rows in started.items()}
 
 
-@cache
-def _code(encoder: str) -> list[str]:
-    """SHA-256 of our own code between an image file and its embedding; morphometry's is in its fingerprint."""
-    files = [Path(images.__file__)]
-    if encoder != "morphometry":
-        files += [Path(__file__).with_name(f"{name}.py") for name in ("inference", "timm_models", "transforms")]
-    return [run.sha256(file) for file in files]
-
-
-def _cached(file: Path, cell_ids: list[str], metadata: dict[str, str]) -> EmbeddingTable | None:
-    """A cache file's table, or None where it is missing or damaged (pages carry checksums)."""
-    if not file.is_file():
-        return None
-    try:
-        table = read_embeddings(file)
-    except ValueError as error:
-        warnings.warn(f"cache file is damaged and will be computed again: {error}", stacklevel=4)
-        return None
-    return table if table.cell_ids.tolist() == cell_ids and table.metadata == metadata else None
+def _advance(bar: Any, batch: dict[int, NDArray[np.float32]]) -> dict[int, NDArray[np.float32]]:
+    bar.update(len(next(iter(batch.values()))))
+    return batch

@@ -1,42 +1,24 @@
-"""Getting cells to an encoder: read, checked and resized ahead of it, in order, in threads or worker processes."""
+"""Getting cells to encoders: read, checked, resized, framed or measured ahead of them, in order."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-import multiprocessing
-import re
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from threadpoolctl import threadpool_limits
 
-from cytolib import morphometry, run
+from cytolib import embedding_pool, run
 from cytolib.data import images
+from cytolib.morphometry import Sight
 
 if TYPE_CHECKING:
     import pandas as pd
-    import torch
-
-    from cytolib.transforms import ResizeNormalise
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-_DEATH = re.compile(r"worker \(pid(?:\(s\))? [\d, ]+\) (exited unexpectedly|is killed by signal: [\w ]+)")
-_TURN = 16  # batches a thread reads before the encoder takes its turn
-_AHEAD = 2  # batches a thread or process may be ahead of the encoder
-_REFUSALS = (ValueError, FileNotFoundError, TypeError)
 
 
 class Task(NamedTuple):
@@ -72,197 +54,77 @@ def load_checked(task: Task, field_of_view_um: float) -> Image.Image:
         return images.load_image(task.file, field_of_view_um, task.um_per_px, opened=file)
 
 
-@dataclass(frozen=True)
-class PixelBatch:
-    """Tasks -> (B, size, size, 3) uint8 tensor, resized; picklable. The encoder normalises, on its own device."""
+class Part(Protocol):
+    """What is done to a cell before an encoder sees it (see ``cytolib.transforms``)."""
 
-    transform: ResizeNormalise
+    laborious: Any
+
+    def prepared(self, sight: Sight) -> NDArray[Any]:
+        """What the encoder takes of one cell."""
+
+
+class Work(NamedTuple):
+    """Cells, and the places of the encoders that they are to be prepared for."""
+
+    tasks: Sequence[Task]
+    wanted: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Work -> what each wanted encoder takes of its cells, (B, ...) arrays by the encoder's place; picklable.
+
+    An image is read once, and segmented once, for all encoders that stand side by side.
+    """
+
+    parts: tuple[Part, ...]
     field_of_view_um: float
 
-    def __call__(self, tasks: Sequence[Task]) -> torch.Tensor:
-        import torch
+    @property
+    def laborious(self) -> bool:
+        """Whether a cell costs milliseconds, so that processes pay."""
+        return any(part.laborious for part in self.parts)
 
-        return torch.from_numpy(self.array(tasks))
-
-    def array(self, tasks: Sequence[Task]) -> NDArray[np.uint8]:
-        """The same, as an array."""
-        pixels = np.empty((len(tasks), self.transform.size, self.transform.size, 3), dtype=np.uint8)
-        for k, task in enumerate(tasks):
-            pixels[k] = self.transform.pixels(load_checked(task, self.field_of_view_um))
-        return pixels
+    def __call__(self, work: Work) -> dict[int, NDArray[Any]]:
+        sights = (Sight(load_checked(task, self.field_of_view_um)) for task in work.tasks)
+        cells = [[self.parts[k].prepared(sight) for k in work.wanted] for sight in sights]
+        return {k: np.stack(column) for k, column in zip(work.wanted, zip(*cells, strict=True), strict=True)}
 
 
-def pixel_batches(
-    load: PixelBatch, batches: Iterable[Sequence[Task]], workers: int, accelerator: bool
-) -> Iterator[torch.Tensor]:
-    """Batches of pixels, in order: from ``workers`` processes, or with 0 from threads of this process.
+def prepared_batches(
+    prepare: Preparation, work: Iterable[Work], workers: int, *, network: bool, accelerator: bool
+) -> Iterator[dict[int, Any]]:
+    """``map(prepare, work)``, in order: in ``workers`` processes, or with 0 in threads of this process.
 
     Pillow lets go of the interpreter lock while it decodes and resizes. Beside an accelerator threads read ahead; on a
-    CPU they take turns with the encoder, which wants all cores at once: a thread that decodes on one of them makes the
+    CPU they take turns with the network, which wants all cores at once: a thread that decodes on one of them makes the
     others wait at every layer (0.74 of the bare model's speed when reading ahead, 0.91 in turns: MobileNetV2, 2 cores).
     Processes do not wait for the lock either, which tells from several thousand cells a second, on an accelerator, and
-    where a transform takes milliseconds a cell, on a CPU: there they take turns with the encoder as threads do.
+    where a cell costs milliseconds, on a CPU: there they take turns with the network as threads do, or work ahead
+    where no ``network`` follows.
     """
-    if workers and load.transform.laborious and not accelerator:
-        return _tensors(in_pool(load.array, batches, workers, ahead=False))
+    if workers and (accelerator or not prepare.laborious):
+        return embedding_pool.in_processes(prepare, work, workers, pin=accelerator)
     if workers:
-        return in_processes(load, batches, workers, pin=accelerator)
-    return (in_threads if accelerator else in_turns)(load, batches, run.threads())
+        return embedding_pool.in_pool(prepare, work, workers, ahead=not network)
+    if not network:
+        return map(prepare, work)
+    return (embedding_pool.in_threads if accelerator else embedding_pool.in_turns)(prepare, work, run.threads())
 
 
-def in_turns(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
-    """``map`` in threads, in order; while a result is being used, no thread works."""
-    with ThreadPoolExecutor(threads) as pool:
-        yield from _turns(pool, function, items, threads * _TURN)
-
-
-def _turns(pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], many: int) -> Iterator[Result]:
-    remaining = iter(items)
-    while turn := list(islice(remaining, many)):
-        yield from list(pool.map(function, turn))
-
-
-def _tensors(arrays: Iterator[NDArray[np.uint8]]) -> Iterator[torch.Tensor]:
-    import torch
-
-    return map(torch.from_numpy, arrays)
-
-
-def in_threads(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
-    """``map`` in threads, in order, never more than ``_AHEAD`` results a thread ahead."""
-    with ThreadPoolExecutor(threads) as pool:
-        yield from _ahead(pool, function, items, threads * _AHEAD)
-
-
-def in_pool(
-    function: Callable[[Item], Result], items: Iterable[Item], workers: int, ahead: bool = True
-) -> Iterator[Result]:
-    """``map`` in processes, in order; ``function`` and what it takes and gives must be picklable.
-
-    Without ``ahead`` no process works while a result is being used.
-
-    Raises:
-        RuntimeError: in one sentence, if a process dies.
-    """
-    context = multiprocessing.get_context("spawn")  # a fork would copy torch's and BLAS's locked threads
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread) as pool:
-        try:
-            if ahead:
-                yield from _ahead(pool, function, items, workers * _AHEAD)
-            else:
-                yield from _turns(pool, function, items, workers * _TURN)
-        except BrokenProcessPool as error:
-            raise _worker_died("") from error
-
-
-def _ahead(pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], window: int) -> Iterator[Result]:
-    # Executor.map would take in all items at once: the whole set would lie decoded in memory.
-    waiting: deque[Future[Result]] = deque()
-    try:
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > window:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        for future in waiting:
-            future.cancel()
-
-
-class _Batches:
-    """A map-style data set whose indices are the tasks themselves: workers hold no list of all cells."""
-
-    def __init__(self, load: PixelBatch) -> None:
-        self.load = load
-
-    def __getitem__(self, tasks: Sequence[Task]) -> torch.Tensor | Exception:
-        try:
-            return self.load(tasks)
-        except _REFUSALS as error:
-            return error  # raised again by who waits for it: torch would wrap it in a page of traceback
-
-
-def in_processes(
-    load: PixelBatch, batches: Iterable[Sequence[Task]], workers: int, pin: bool
-) -> Iterator[torch.Tensor]:
-    """Batches of pixels from a torch DataLoader with spawned processes, through shared memory, in order.
-
-    Raises:
-        ValueError, FileNotFoundError: a worker's, as it was; RuntimeError, in one sentence, if a worker dies.
-    """
-    from torch.utils.data import DataLoader
-
-    loader: DataLoader[Any] = DataLoader(
-        cast(Any, _Batches(load)),
-        batch_size=None,  # an item is a batch already
-        sampler=cast(Any, batches),
-        num_workers=workers,
-        prefetch_factor=_AHEAD,
-        pin_memory=pin,
-        collate_fn=_as_it_is,
-        worker_init_fn=_one_thread,
-        multiprocessing_context="spawn",  # a fork would copy CUDA's and torch's locked threads
-    )
-    loading: Any = iter(loader)
-    try:
-        while (loaded := _next(loading)) is not None:
-            if isinstance(loaded, Exception):
-                raise loaded
-            yield loaded
-    finally:
-        # At once, not when the traceback lets go of it: until then torch raises a worker's death again whenever any
-        # other child of this process ends.
-        loading._shutdown_workers()
-
-
-def _next(loading: Iterator[Any]) -> Any:
-    """The next item, None at the end; one sentence where a worker died before its tensor was fetched from it."""
-    try:
-        return next(loading, None)
-    except (ConnectionError, EOFError, FileNotFoundError) as error:
-        raise _worker_died(f" ({type(error).__name__})") from error
-
-
-@contextmanager
-def worker_deaths() -> Iterator[None]:
-    """One sentence where torch reports a dead loader process: it does so wherever the main thread happens to be."""
-    try:
-        yield
-    except RuntimeError as error:
-        found = _DEATH.search(str(error))
-        if found is None:
-            raise
-        raise _worker_died(f" ({found[1]})") from error
-
-
-def _worker_died(how: str) -> RuntimeError:
-    return RuntimeError(
-        f"a worker process died{how}: call embed() under `if __name__ == '__main__':`, see that memory and shared "
-        "memory (/dev/shm) suffice, or pass workers=0; finished shards are in the cache"
-    )
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
-
-
-def _one_thread(_: int = 0) -> None:
-    threadpool_limits(1)
-
-
-def measured_batches(
-    batches: Iterable[Sequence[Task]], field_of_view_um: float, size: int, workers: int
-) -> Iterator[NDArray[np.float32]]:
-    """Morphometry (b, D) of each batch, in order: in this process, or in ``workers`` of them."""
-    work = partial(measure, field_of_view_um=field_of_view_um, size=size)
-    return map(work, batches) if workers == 0 else in_pool(work, batches, workers)
-
-
-def measure(tasks: Sequence[Task], field_of_view_um: float, size: int) -> NDArray[np.float32]:
-    """Morphometry (B, D) of the images of ``tasks``; a top-level function, so that worker processes can import it."""
-    sized = (morphometry.resize(load_checked(task, field_of_view_um), size) for task in tasks)
-    return np.stack([morphometry.extract(image, size) for image in sized])
+def check_table(cells: pd.DataFrame, root: Path) -> None:
+    """Raise, in one sentence, where ``cells`` is no cell table, or ``root`` no folder."""
+    missing = [name for name in ("cell_id", "path") if name not in cells.columns]
+    if missing:
+        raise ValueError(f"cell table: columns {missing} are missing; expected cell_id and path")
+    if cells.empty:
+        raise ValueError("cell table: it has no rows, so there is nothing to embed")
+    if not root.is_dir():
+        raise FileNotFoundError(f"image root {root} is no folder; point CYTOLIB_DATA at the data or pass the right one")
+    twice = cells["cell_id"].duplicated()
+    if twice.any():
+        row = int(twice.to_numpy().argmax())
+        raise ValueError(f"cell table: cell_id {cells['cell_id'].iloc[row]} in row {row} stands twice; drop duplicates")
 
 
 def scales_of(cells: pd.DataFrame, field_of_view_um: float) -> NDArray[np.float64] | None:

@@ -112,8 +112,8 @@ def get_encoder(
         image_size: pixels a side, for model and transform alike; default: the model's own.
         pretrained: without ``weights``: fetch the published ones; False gives seeded random ones.
         precision: ``float32``, ``bfloat16`` (autocast) or ``auto``: bfloat16 on CUDA, float32 elsewhere.
-        batch_size: cells a forward pass; default 8 on a CPU, 256 on an accelerator. No value depends on it by more
-            than rounding.
+        batch_size: cells a forward pass; default 8 on a CPU (``cytolib-small`` 32), 256 on an accelerator. No value
+            depends on it by more than rounding.
 
     Raises:
         ValueError: for an unknown name, keys or shapes that do not fit, or weights that cannot be fetched.
@@ -178,7 +178,8 @@ def _named(
         encoder, transform = _timm(
             base, small.ARCHITECTURE, dict(small.TRANSFORM), located, size, False, head={"num_classes": small.DIM}
         )
-        return replace(encoder, name=base, metadata=encoder.metadata | {"encoder": base}), transform
+        named = encoder.metadata | {"encoder": base}
+        return replace(encoder, name=base, metadata=named, batch_size=max(small.BATCH, encoder.batch_size)), transform
     if base in dinobloom.ARCHITECTURES:
         dinobloom.check_request(base, options, image_size)
         options.setdefault("interpolation", "lanczos")  # as its authors resize

@@ -17,38 +17,41 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cytolib import morphometry, run
-from cytolib.morphometry.colour import densities
-from cytolib.morphometry.segment import segment
 
-LOOK = 96  # pixels a side at which the cell is looked for
+LOOK = morphometry.IMAGE_SIZE  # pixels a side at which the cell is looked for: beside the classical features, only once
 MARGIN = 1.35  # side of the window over the larger extent of the cell
 SMALLEST = 0.2  # of the image's shorter side: the least window, for platelets
 WHITE = 0.92  # what glass becomes: a little less than the brightest, so that brighter specks stay
 
 
 def cell_window(
-    image: Image.Image, size: int, margin: float = MARGIN, resample: Image.Resampling = Image.Resampling.BICUBIC
+    image: Image.Image | morphometry.Sight,
+    size: int,
+    margin: float = MARGIN,
+    resample: Image.Resampling = Image.Resampling.BICUBIC,
 ) -> NDArray[np.uint8]:
     """The window (size, size, 3) uint8 of the cell nearest the middle of ``image``, RGB.
 
     What lies beyond the image's edge is its mirror image.
 
     Args:
-        image: RGB, any size.
+        image: RGB, any size; or the sight of it, where others look at it too.
         size: pixels a side of what comes out.
         margin: side of the window over the larger extent of the cell.
         resample: PIL's filter.
     """
-    rgb = image if image.mode == "RGB" else image.convert("RGB")
-    seen = densities(np.asarray(rgb.resize((LOOK, LOOK), Image.Resampling.BILINEAR)))
-    rows, columns = np.nonzero(segment(seen).cell)
+    sight = image if isinstance(image, morphometry.Sight) else morphometry.Sight(image)
+    rgb = sight.image if sight.image.mode == "RGB" else sight.image.convert("RGB")
+    seen = sight.at(LOOK)
+    cell = seen.regions.cell
+    rows, columns = np.flatnonzero(cell.any(axis=1)), np.flatnonzero(cell.any(axis=0))
     # extents in shares of the image; half a pixel each side, since masks count pixels
-    low = np.array([columns.min(), rows.min()]) / LOOK
-    high = (np.array([columns.max(), rows.max()]) + 1) / LOOK
+    low = np.array([columns[0], rows[0]]) / LOOK
+    high = (np.array([columns[-1], rows[-1]]) + 1) / LOOK
     extent = float(((high - low) * rgb.size).max())
     side = max(margin * extent, margin / MARGIN * SMALLEST * min(rgb.size))
     window = _cut(rgb, (low + high) / 2 * rgb.size, side, size, resample)
-    return (window * (WHITE / seen.glass)).clip(0, 255).round().astype(np.uint8)
+    return (window * (WHITE / seen.densities.glass)).clip(0, 255).round().astype(np.uint8)
 
 
 def _cut(
@@ -70,5 +73,5 @@ def _cut(
 def source_sha256() -> str:
     """SHA-256 of the code that decides a window's pixels: part of what identifies an embedding."""
     folder = Path(morphometry.__file__).parent
-    files = (Path(__file__), folder / "colour.py", folder / "segment.py")
+    files = (Path(__file__), *(folder / f"{name}.py" for name in ("__init__", "colour", "segment")))
     return hashlib.sha256("".join(run.sha256(file) for file in files).encode()).hexdigest()

@@ -15,6 +15,7 @@ NAME = "cytolib-small"
 ARCHITECTURE = "resnet10t"
 IMAGE_SIZE = 96
 DIM = 128  #: length of an embedding: principal components of what the network gives, rotated
+BATCH = 32  #: cells a forward pass, at least: on two cores a quarter faster than 8
 FILE = Path(__file__).parent / "pretrained" / f"{NAME}.safetensors"
 SHA256 = "9b7a2db80a72a3d0b1bfbe72eb112df1e473578e0bfa988fa935ad276a96488e"
 #: As in training: see ``cytolib/views.py``.

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cytolib.framing import cell_window
+from cytolib.morphometry import Sight, measure
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +43,7 @@ class ResizeNormalise:
         mean, std: one number a channel, on the scale of [0, 1].
     """
 
-    #: Whether a cell costs milliseconds before the model sees it, so that processes pay.
+    #: Whether a cell costs milliseconds here, so that processes pay.
     laborious: ClassVar[bool] = False
 
     size: int
@@ -59,6 +60,10 @@ class ResizeNormalise:
         """The resized image, (size, size, 3) uint8: what loader processes hand over, a quarter of float32."""
         side = (self.size, self.size)
         return np.array(image.convert("RGB").resize(side, FILTERS[self.interpolation]))
+
+    def prepared(self, sight: Sight) -> NDArray[np.uint8]:
+        """``pixels`` of an image that others look at, too."""
+        return self.pixels(sight.image)
 
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
         """(..., size, size, 3) uint8 -> (..., 3, size, size) float32, on the device of ``pixels``."""
@@ -81,10 +86,27 @@ class WindowNormalise(ResizeNormalise):
         """The window, (size, size, 3) uint8."""
         return cell_window(image, self.size, resample=FILTERS[self.interpolation])
 
+    def prepared(self, sight: Sight) -> NDArray[np.uint8]:
+        """``pixels``; the cell is looked for once."""
+        return cell_window(sight, self.size, resample=FILTERS[self.interpolation])
+
     def __str__(self) -> str:
         """What an embedding table records of it."""
         how = f"{self.interpolation}, window of the cell, glass made white"
         return f"RGB, {self.size} x {self.size} ({how}), mean {self.mean}, std {self.std}"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The classical features of a cell, which need no model after them; ``size`` pixels a side."""
+
+    laborious: ClassVar[bool] = True
+
+    size: int
+
+    def prepared(self, sight: Sight) -> NDArray[np.float32]:
+        """Features (D,); the cell is looked for once."""
+        return measure(sight.at(self.size))
 
 
 #: What an encoder is shown of an image.

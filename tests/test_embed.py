@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from cytolib import embed as embed_module
-from cytolib import embedding_loader, run
+from cytolib import embedding_cache, embedding_loader, run
 from cytolib.data.images import cell_id
 from cytolib.data.phantoms import draw_cell
 from cytolib.embed import EmbeddingTable, embed, read_embeddings, write_embeddings
@@ -53,13 +53,13 @@ def run_embed(root: Path, tmp_path: Path) -> Callable[..., EmbeddingTable]:
 def count(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many cells each chunk that was really computed had."""
     sizes: list[int] = []
-    original = embedding_loader.measure
+    original = embedding_loader.Preparation.__call__
 
-    def counted(tasks: list, field_of_view_um: float, size: int) -> np.ndarray:
-        sizes.append(len(tasks))
-        return original(tasks, field_of_view_um=field_of_view_um, size=size)
+    def counted(self: embedding_loader.Preparation, work: embedding_loader.Work) -> dict[int, np.ndarray]:
+        sizes.append(len(work.tasks))
+        return original(self, work)
 
-    monkeypatch.setattr(embedding_loader, "measure", counted)
+    monkeypatch.setattr(embedding_loader.Preparation, "__call__", counted)
     return sizes
 
 
@@ -178,15 +178,15 @@ def test_damaged_cache_is_computed_again(
 def test_interruption_loses_at_most_a_shard(
     cells: pd.DataFrame, run_embed: Callable[..., EmbeddingTable], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    original, calls = embedding_loader.measure, []
+    original, calls = embedding_loader.Preparation.__call__, []
 
-    def interrupted(tasks: list, field_of_view_um: float, size: int) -> np.ndarray:
-        calls.append(len(tasks))
+    def interrupted(self: embedding_loader.Preparation, work: embedding_loader.Work) -> dict[int, np.ndarray]:
+        calls.append(len(work.tasks))
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return original(tasks, field_of_view_um=field_of_view_um, size=size)
+        return original(self, work)
 
-    monkeypatch.setattr(embedding_loader, "measure", interrupted)
+    monkeypatch.setattr(embedding_loader.Preparation, "__call__", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_embed(cells)
     assert len(list((tmp_path / "cache").iterdir())) == 2  # whole shards only, nothing half-written
@@ -207,7 +207,7 @@ def test_a_cache_that_may_not_be_written_costs_time_only(
     def refused(table: EmbeddingTable, path: Path) -> None:
         raise OSError(code, os.strerror(code), str(path))
 
-    monkeypatch.setattr(embed_module, "write_embeddings", refused)
+    monkeypatch.setattr(embedding_cache, "write_embeddings", refused)
     if kept_on:
         with pytest.warns(UserWarning, match="the cache may not be written to .*CYTOLIB_CACHE"):
             assert np.array_equal(run_embed(cells, shard=6).X, expected.X)
@@ -363,14 +363,14 @@ def test_a_change_of_our_own_code_is_another_cache_entry(
     files = set()
     for changed in ("", "images.py", "transforms.py", "inference.py", "timm_models.py"):
         monkeypatch.setattr(run, "sha256", lambda path, name=changed: f"{path}{Path(path).name == name}")
-        embed_module._code.cache_clear()
-        files.add(tuple(embed_module._code("timm:x")))
+        embedding_cache._code.cache_clear()
+        files.add(tuple(embedding_cache._code("timm:x")))
     monkeypatch.undo()
-    embed_module._code.cache_clear()
+    embedding_cache._code.cache_clear()
     assert len(files) == 5
-    monkeypatch.setattr(embed_module, "_code", lambda encoder: ["other"])
+    monkeypatch.setattr(embedding_cache, "_code", lambda encoder: ["other"])
     run_embed(cells)
-    monkeypatch.setattr(embed_module, "_code", lambda encoder: ["another"])
+    monkeypatch.setattr(embedding_cache, "_code", lambda encoder: ["another"])
     run_embed(cells)
     assert len(list((tmp_path / "cache").glob("*.parquet"))) == 6  # three shards of each
 

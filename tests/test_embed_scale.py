@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from cytolib import embedding_loader as loader
+from cytolib import embedding_pool as pool
 from cytolib.data.images import cell_id
 from cytolib.embed import embed, embed_shards
 from cytolib.encoders import get_encoder
@@ -92,19 +93,19 @@ def test_an_error_is_the_same_sentence_from_a_thread_and_a_process(
 class _Dying:
     """Kills the process that loads the third cell."""
 
-    def __call__(self, tasks: list[int]) -> torch.Tensor:
+    def __call__(self, tasks: list[int]) -> dict[int, np.ndarray]:
         if tasks[0] == 3:
             os.kill(os.getpid(), signal.SIGKILL)
-        return torch.tensor(tasks)
+        return {0: np.array(tasks)}
 
 
 def test_a_killed_worker_gives_one_sentence() -> None:
-    with pytest.raises(RuntimeError, match="a worker process died .*workers=0") as caught, loader.worker_deaths():
-        list(loader.in_processes(_Dying(), [[k] for k in range(8)], 1, pin=False))  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match="a worker process died .*workers=0") as caught, pool.worker_deaths():
+        list(pool.in_processes(_Dying(), [[k] for k in range(8)], 1, pin=False))
     assert "\n" not in str(caught.value)
     subprocess.run(["true"], check=True)  # a child that ends while the traceback is held: the death is not raised again
     os.kill(os.getpid(), signal.SIGCHLD)
-    with pytest.raises(RuntimeError, match="out of paper"), loader.worker_deaths():
+    with pytest.raises(RuntimeError, match="out of paper"), pool.worker_deaths():
         raise RuntimeError("out of paper")  # other errors pass as they are
 
 
@@ -116,7 +117,7 @@ def test_nothing_runs_far_ahead() -> None:
             taken.append(k)
             yield k
 
-    results = loader.in_threads(lambda k: k * k, items(), 2)
+    results = pool.in_threads(lambda k: k * k, items(), 2)
     assert [next(results) for _ in range(5)] == [0, 1, 4, 9, 16]
     assert len(taken) <= 5 + 2 * 2
     assert list(results) == [k * k for k in range(5, 1000)]
@@ -187,11 +188,11 @@ import sys, time
 import pandas as pd
 from cytolib import embedding_loader
 from cytolib.embed import embed
-original = embedding_loader.measure
-def slowly(*arguments, **options):
+original = embedding_loader.Preparation.__call__
+def slowly(self, work):
     time.sleep(0.2)
-    return original(*arguments, **options)
-embedding_loader.measure = slowly
+    return original(self, work)
+embedding_loader.Preparation.__call__ = slowly
 embed(pd.read_parquet(sys.argv[1]), sys.argv[2], shard=4, workers=0, cache=sys.argv[3], progress=False)
 """
 
@@ -212,13 +213,13 @@ def test_a_killed_run_loses_at_most_a_shard(
         started.wait()
     done = len(list(cache.glob("[!.]*.parquet")))
     assert 2 <= done < 6
-    original, sizes = loader.measure, []
+    original, sizes = loader.Preparation.__call__, []
 
-    def counted(tasks: list, field_of_view_um: float, size: int) -> np.ndarray:
-        sizes.append(len(tasks))
-        return original(tasks, field_of_view_um=field_of_view_um, size=size)
+    def counted(self: loader.Preparation, work: loader.Work) -> dict[int, np.ndarray]:
+        sizes.append(len(work.tasks))
+        return original(self, work)
 
-    monkeypatch.setattr(loader, "measure", counted)
+    monkeypatch.setattr(loader.Preparation, "__call__", counted)
     resumed = embed(cells, root, shard=4, workers=0, cache=cache, progress=False)
     assert sum(sizes) == N - 4 * done
     assert np.array_equal(resumed.X, embed(cells, root, workers=0, cache=tmp_path / "other", progress=False).X)
@@ -228,7 +229,7 @@ def test_a_killed_run_loses_at_most_a_shard(
 def peak(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, root: Path) -> Callable[[int], int]:
     """Peak bytes allocated while n cells of 2 KB go through embed_shards; images are replaced by their numbers."""
     monkeypatch.setattr(
-        loader, "measure", lambda tasks, field_of_view_um, size: np.ones((len(tasks), 512), dtype=np.float32)
+        loader.Preparation, "__call__", lambda self, work: {0: np.ones((len(work.tasks), 512), dtype=np.float32)}
     )
 
     def measured(n: int) -> int:

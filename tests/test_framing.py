@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -42,14 +44,22 @@ def test_glass_is_white(fields: list[np.ndarray]) -> None:
         assert bright == pytest.approx(np.full(3, 255 * WHITE), abs=20)
 
 
-def test_crop_and_magnification_are_taken_out(fields: list[np.ndarray]) -> None:
+def test_magnification_is_taken_out(fields: list[np.ndarray]) -> None:
     for field in fields:
-        picture = Image.fromarray(field)
-        tight = np.asarray(picture.crop((20, 24, 160, 164)))
-        large = np.asarray(picture.resize((264, 264), Image.Resampling.BICUBIC))
+        large = np.asarray(Image.fromarray(field).resize((264, 264), Image.Resampling.BICUBIC))
         assert np.corrcoef(coarse(field), coarse(large))[0, 1] > 0.999
-        assert np.corrcoef(coarse(field), coarse(tight))[0, 1] > 0.85
     assert np.corrcoef([coarse(field) for field in fields])[np.triu_indices(4, 1)].max() < 0.7  # of different cells
+
+
+def test_the_crop_is_taken_out_of_nearly_all_cells() -> None:
+    """Of all classes and sites; a cell that touches another one may be cut off elsewhere in another crop."""
+    alike = []
+    for k, (name, site) in enumerate(product(phantoms.CLASSES, phantoms.DOMAINS)):
+        field = phantoms.draw_cell(name, site, seed=k, size=SIDE).image
+        tight = np.asarray(Image.fromarray(field).crop((20, 24, 160, 164)))
+        alike.append(np.corrcoef(coarse(field), coarse(tight))[0, 1])
+    assert len(alike) == 24 and np.median(alike) > 0.97
+    assert np.mean(np.array(alike) > 0.85) > 0.8
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 40), (300, 20), (64, 64)])

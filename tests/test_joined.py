@@ -46,12 +46,9 @@ def test_metadata_of_both_are_told() -> None:
 
 
 @pytest.mark.parametrize("shard", [512, 5])
-def test_embeddings_stand_side_by_side(
-    both: str, shard: int, cells: tuple[pd.DataFrame, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_embeddings_stand_side_by_side(both: str, shard: int, cells: tuple[pd.DataFrame, Path], tmp_path: Path) -> None:
     table, folder = cells
     alone = [embed.embed(table, folder, part, cache=tmp_path / "alone", progress=False) for part in parts_of(both)]
-    monkeypatch.setattr(embed, "_SHARDS_AT_ONCE", 2)
     joined = embed.embed(table, folder, both, cache=tmp_path / "joined", progress=False, shard=shard)
     assert np.array_equal(joined.X, np.hstack([part.X for part in alone]))
     assert joined.cell_ids.tolist() == table["cell_id"].tolist()

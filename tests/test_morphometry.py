@@ -70,7 +70,7 @@ def test_finite_on_hostile_images(name: str) -> None:
 def test_finite_on_random_images(seed: int, grey: int, spread: float, side: tuple[int, int]) -> None:
     rng = np.random.default_rng(seed)
     image = np.clip(rng.normal(grey, spread, (*side, 3)), 0, 255).astype(np.uint8)
-    names = list(morphometry._features(morphometry.resize(Image.fromarray(image), 64)))
+    names = list(morphometry._features(morphometry.see(morphometry.resize(Image.fromarray(image), 64))))
     assert names == list(FEATURE_NAMES)  # no image adds, drops or moves a feature
     assert np.isfinite(extract(image, 64)).all()
 

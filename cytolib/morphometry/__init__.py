@@ -14,17 +14,19 @@ order of ``FEATURE_NAMES``:
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cytolib.morphometry.colour import planes
+from cytolib.morphometry.colour import Densities, densities, planes
 from cytolib.morphometry.segment import Regions, segment
 from cytolib.morphometry.shape import shape_features
 from cytolib.morphometry.statistics import colour_histograms, field_statistics, profiles, region_statistics
 from cytolib.morphometry.texture import texture_features
 
-__all__ = ["FEATURE_NAMES", "IMAGE_SIZE", "extract", "regions", "resize"]
+__all__ = ["FEATURE_NAMES", "IMAGE_SIZE", "Seen", "Sight", "extract", "measure", "regions", "resize", "see"]
 
 IMAGE_SIZE = 128
 
@@ -46,9 +48,36 @@ def _at_size(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     return resize(Image.fromarray(image), size)
 
 
-def _features(image: NDArray[np.uint8]) -> dict[str, float]:
-    colours = planes(image)
-    parts = segment(colours)
+@dataclass(frozen=True)
+class Seen:
+    """An image as the segmentation sees it: its optical densities, and the regions found in them."""
+
+    densities: Densities
+    regions: Regions
+
+
+def see(image: NDArray[np.uint8]) -> Seen:
+    """Densities and regions of ``image`` (H, W, 3) uint8, at the size it has."""
+    found = densities(image)
+    return Seen(found, segment(found))
+
+
+class Sight:
+    """An image (PIL, RGB), and what the segmentation sees of it at a size: looked at once, however many ask."""
+
+    def __init__(self, image: Image.Image) -> None:
+        self.image = image
+        self._seen: dict[int, Seen] = {}
+
+    def at(self, size: int = IMAGE_SIZE) -> Seen:
+        """What is seen of the image at ``size`` pixels a side."""
+        if size not in self._seen:
+            self._seen[size] = see(resize(self.image, size))
+        return self._seen[size]
+
+
+def _features(seen: Seen) -> dict[str, float]:
+    colours, parts = planes(seen.densities), seen.regions
     return (
         shape_features(parts)
         | region_statistics(colours, parts.nucleus, "nucleus")
@@ -61,7 +90,13 @@ def _features(image: NDArray[np.uint8]) -> dict[str, float]:
     )
 
 
-FEATURE_NAMES: tuple[str, ...] = tuple(_features(np.full((32, 32, 3), 255, dtype=np.uint8)))
+FEATURE_NAMES: tuple[str, ...] = tuple(_features(see(np.full((32, 32, 3), 255, dtype=np.uint8))))
+
+
+def measure(seen: Seen) -> NDArray[np.float32]:
+    """Features (D,) float32 of what is seen of a cell, in the order of ``FEATURE_NAMES``."""
+    values = np.fromiter(_features(seen).values(), dtype=np.float64)
+    return np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32)
 
 
 def extract(image: NDArray[np.uint8], size: int = IMAGE_SIZE) -> NDArray[np.float32]:
@@ -79,10 +114,9 @@ def extract(image: NDArray[np.uint8], size: int = IMAGE_SIZE) -> NDArray[np.floa
     """
     if size < 32:
         raise ValueError(f"size is {size}; expected at least 32 pixels a side")
-    values = np.fromiter(_features(_at_size(image, size)).values(), dtype=np.float64)
-    return np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32)
+    return measure(see(_at_size(image, size)))
 
 
 def regions(image: NDArray[np.uint8], size: int = IMAGE_SIZE) -> Regions:
     """The masks that ``extract`` measures in, each (size, size) bool, for pictures and checks."""
-    return segment(planes(_at_size(image, size)))
+    return see(_at_size(image, size)).regions

@@ -69,9 +69,8 @@ def densities(image: NDArray[np.uint8]) -> Densities:
     return Densities(rgb, glass, od, dye)
 
 
-def planes(image: NDArray[np.uint8]) -> Planes:
-    """All colour planes of ``image`` (H, W, 3) uint8, defined like ``densities``."""
-    known = densities(image)
+def planes(known: Densities) -> Planes:
+    """All colour planes, defined like ``densities``."""
     clipped = np.minimum(_relative(known.rgb, known.glass), np.float32(1))
     lab = (color.rgb2lab(clipped) / np.float32(100)).astype(np.float32)
     red, green, blue = (clipped[..., k] for k in range(3))  # a reduction over an axis of three is many times slower

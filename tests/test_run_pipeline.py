@@ -20,6 +20,7 @@ from PIL import Image
 from cytolib.cli import main
 from cytolib.run.execute import exclusive
 from cytolib.run.pipeline import run_pipeline
+from cytolib.run.processes import identity
 from cytolib.run.reference import NOT_SHOWN, public_notebook, publish_run
 from cytolib.run.stages import Chain, StageSpec
 from cytolib.run.status import run_status
@@ -150,19 +151,11 @@ def test_a_killed_run_ends_its_jobs_and_blocks_nobody(toy: Path) -> None:
     job = int((toy / "pid").read_text())
     runner.send_signal(signal.SIGKILL)
     runner.wait()
-    _wait(lambda: not _alive(job))
+    _wait(lambda: identity(job) is None)
     assert not (toy / "runs" / "toy" / "only" / "manifest.json").exists()
     (toy / "c.yaml").write_text("run: toy\nstages: {only: {n: 0}}\n")
     subprocess.run([sys.executable, str(toy / "run.py")], check=True, timeout=120)
     assert (toy / "runs" / "toy" / "only" / "manifest.json").is_file()
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def _wait(until: object, limit_s: float = 90) -> None:

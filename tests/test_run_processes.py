@@ -83,6 +83,18 @@ def test_a_script_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     wait(lambda: identity(script) is None)
 
 
+def test_the_end_is_not_cut_short_by_a_main_thread_that_is_done(tmp_path: Path) -> None:
+    """The first process that is killed is the one the main thread waits for; the rest must be killed all the same."""
+    code = (
+        "import pathlib, subprocess, sys, time\nfrom cytolib.run.processes import end_when\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(300)'])\n"
+        f"def last():\n    child.kill(); time.sleep(1); pathlib.Path({str(tmp_path / 'rest')!r}).touch()\n"
+        "end_when(lambda: True, last)\nchild.wait()\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 1
+    assert (tmp_path / "rest").is_file()
+
+
 def test_events_cut_off_by_a_full_disk_are_passed_over() -> None:
     lines = ['{"event": "started", "stage": "a"}', '{"event": "do', "", '{"event": "done", "stage": "a"}']
     assert [event["event"] for event in whole_events(lines)] == ["started", "done"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 import time
@@ -85,14 +86,26 @@ def _is_marked(process: Any, variable: str, value: str) -> bool:
 
 
 def end_when(gone: Callable[[], bool], last: Callable[[], Any], interval_s: float = 0.5) -> None:
-    """End this process by a thread as soon as ``gone()`` holds; ``last()`` is called before."""
+    """End this process by a thread as soon as ``gone()`` holds; ``last()`` is called before, and whole.
+
+    What ``last`` kills first is often what the main thread waits for: it would go on, come to its end and take this
+    thread with it, before the rest is killed. So an exit that comes meanwhile waits.
+    """
+    ending = threading.Event()
 
     def watch() -> None:
         while not gone():
             time.sleep(interval_s)
+        ending.set()
         try:
             last()
         finally:
             os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+    def wait() -> None:
+        if ending.is_set():
+            thread.join()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    atexit.register(wait)
+    thread.start()

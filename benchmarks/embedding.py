@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -34,6 +35,7 @@ import torch
 from PIL import Image
 
 from cytolib import run
+from cytolib.allocator import freed_memory_kept
 from cytolib.data.images import cell_id
 from cytolib.embed import embed, embed_shards
 from cytolib.encoders import get_encoder
@@ -85,7 +87,13 @@ def in_turns(
             return plain(batch.to(device).contiguous(memory_format=torch.channels_last)).float().cpu().numpy()
 
     def model_only(batches: list[torch.Tensor]) -> np.ndarray:
-        return np.concatenate(list(forward.stream(batches)))
+        rows = []
+        with freed_memory_kept() if device.type == "cpu" else nullcontext():
+            for batch in batches:  # as embed does: rows are fetched after the next batch was started
+                rows.append(forward.start(batch))
+                if len(rows) > 1:
+                    rows[-2] = rows[-2].cpu()
+        return torch.cat([part.cpu() for part in rows]).numpy()
 
     def loop(paths: list[str], batch_size: int) -> np.ndarray:
         rows, batch = [], []

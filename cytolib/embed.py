@@ -1,14 +1,15 @@
 """Cell table -> embedding table: a pure function of image bytes, encoder and transform, cached by content.
 
-Cells are put in the order of their ids and cut into shards; a shard is one cache file, written when complete, so an
-interrupted run loses at most a shard, and the same cells with the same encoder are never computed twice.
+Cells are put in the order of their ids and cut into shards; a shard is one cache file, written when complete. So an
+interrupted run loses little (what was prepared of the next shard or two), and the same cells with the same encoder are
+never computed twice.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -149,7 +150,7 @@ class _Part:
     @property
     def network(self) -> Forward | None:
         """The forward pass, or None where cells are measured and that is all."""
-        return None if self.encoder.name == "morphometry" else cast("Forward", self.encoder.forward)
+        return None if isinstance(self.preparation, Measured) else cast("Forward", self.encoder.forward)
 
     def start(self, cells: Any) -> Any:
         """Rows (b, D) of prepared cells, perhaps still being computed on an accelerator."""
@@ -157,7 +158,8 @@ class _Part:
             return np.asarray(cells)
         import torch
 
-        return self.network.start(torch.as_tensor(cells))
+        batches = torch.as_tensor(cells).split(self.network.batch_size)
+        return torch.cat([self.network.start(batch) for batch in batches])
 
 
 def _part(name: str, field_of_view_um: float, precision: str, batch_size: int | None) -> _Part:
@@ -184,15 +186,14 @@ class _Job:
     progress: bool
     shard: int
 
-    @property
-    def networks(self) -> list[Forward]:
-        """Forward passes of the parts that have one."""
-        return [part.network for part in self.parts if part.network is not None]
+    def networks(self, wanted: Iterable[int]) -> list[Forward]:
+        """Forward passes of the wanted parts, by their places, that have one."""
+        return [network for k in wanted if (network := self.parts[k].network) is not None]
 
-    @property
-    def batch_size(self) -> int:
-        """Cells that go through all parts at once: the fewest that a network takes."""
-        return min((forward.batch_size for forward in self.networks), default=self.parts[0].encoder.batch_size)
+    def batch_size(self, wanted: Iterable[int]) -> int:
+        """Cells that go through the wanted parts at once: the most that a network takes, or all that are measured."""
+        networks = self.networks(wanted)
+        return max((network.batch_size for network in networks), default=self.parts[0].encoder.batch_size)
 
     def tasks(self, rows: NDArray[np.int64]) -> list[loader.Task]:
         scales = [None] * len(rows) if self.um_per_px is None else self.um_per_px[rows].tolist()
@@ -236,14 +237,14 @@ def _shards(job: _Job) -> Iterator[tuple[NDArray[np.int64], EmbeddingTable]]:
             bar.update(len(rows))
             yield rows, _joined(cast("list[EmbeddingTable]", found))
         # No batch holds cells of two shards, and one loader serves all of them: its processes start once.
-        size = job.batch_size
+        places = sorted({k for _, wanted in missing for k in wanted})
+        size = job.batch_size(places)
         work = (
             loader.Work(job.tasks(rows[k : k + size]), wanted)
             for rows, wanted in missing
             for k in range(0, len(rows), size)
         )
-        with worker_deaths():
-            computed = _compute(job, work)
+        with worker_deaths(), closing(_compute(job, work, size, job.networks(places))) as computed:
             for rows, wanted in missing:
                 batches = [_advance(bar, next(computed)) for _ in range(0, len(rows), size)]
                 new = {k: np.concatenate([batch[k] for batch in batches]) for k in wanted}
@@ -267,12 +268,17 @@ def _new_or_cached(job: _Job, k: int, rows: NDArray[np.int64], X: NDArray[np.flo
     return found
 
 
-def _compute(job: _Job, work: Iterable[loader.Work]) -> Iterator[dict[int, NDArray[np.float32]]]:
+def _compute(
+    job: _Job, work: Iterable[loader.Work], batch_size: int, networks: Sequence[Forward]
+) -> Generator[dict[int, NDArray[np.float32]], None, None]:
     """Embeddings (b, D) by the part's place, for each of ``work``, in order."""
-    devices = {forward.device.type for forward in job.networks}
+    devices = {network.device.type for network in networks}
     accelerator = "cuda" in devices
-    batches = loader.prepared_batches(job.prepare, work, job.workers, network=bool(devices), accelerator=accelerator)
-    with freed_memory_kept() if "cpu" in devices else nullcontext():
+    prepared = loader.prepared_batches(
+        job.prepare, work, job.workers, batch_size, network=bool(devices), accelerator=accelerator
+    )
+    # Closed at once, workers with them, and not when whoever holds an error's traceback lets go of it.
+    with freed_memory_kept() if "cpu" in devices else nullcontext(), closing(prepared) as batches:
         # What an accelerator computes is fetched after the next batch was started, so that it is not left waiting.
         started: deque[dict[int, Any]] = deque()
         for batch in batches:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import inspect
 import warnings
 from collections.abc import Sequence
 from functools import cache
@@ -23,10 +24,9 @@ def shard_file(folder: Path, metadata: dict[str, str], cell_ids: Sequence[str], 
 
 @cache
 def _code(encoder: str) -> list[str]:
-    """SHA-256 of our own code between an image file and its embedding; morphometry's is in its fingerprint."""
-    files = [Path(images.__file__)]
-    if encoder != "morphometry":
-        files += [Path(__file__).with_name(f"{name}.py") for name in ("inference", "timm_models", "transforms")]
+    """SHA-256 of our own code between an image file and its embedding, but for what is in the encoder's fingerprint."""
+    names = ["transforms"] if encoder == "morphometry" else ["inference", "timm_models", "transforms"]
+    files = [Path(images.__file__), *(Path(__file__).with_name(f"{name}.py") for name in names)]
     return [run.sha256(file) for file in files]
 
 
@@ -37,7 +37,7 @@ def read(file: Path, cell_ids: list[str], metadata: dict[str, str]) -> Embedding
     try:
         table = read_embeddings(file)
     except ValueError as error:
-        warnings.warn(f"cache file is damaged and will be computed again: {error}", stacklevel=5)
+        warnings.warn(f"cache file is damaged and will be computed again: {error}", stacklevel=_callers_level())
         return None
     return table if table.cell_ids.tolist() == cell_ids and table.metadata == metadata else None
 
@@ -50,4 +50,13 @@ def keep(table: EmbeddingTable, file: Path) -> None:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
         reason = f"{file.parent}: the cache may not be written to ({error.strerror}), so embeddings are not kept in it"
-        warnings.warn(f"{reason}; set CYTOLIB_CACHE to a folder that may", stacklevel=4)
+        warnings.warn(f"{reason}; set CYTOLIB_CACHE to a folder that may", stacklevel=_callers_level())
+
+
+def _callers_level() -> int:
+    """How many calls up the first one from outside this package is: whom a warning is for."""
+    package, level = str(Path(__file__).parent), 1
+    frame = inspect.currentframe()
+    while frame is not None and (frame := frame.f_back) is not None and frame.f_code.co_filename.startswith(package):
+        level += 1
+    return level

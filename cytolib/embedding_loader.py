@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -19,6 +19,9 @@ from cytolib.morphometry import Sight
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+_TURN = 512  # cells that are prepared before a network on the same cores takes its turn: as many as a shard has
 
 
 class Task(NamedTuple):
@@ -92,8 +95,8 @@ class Preparation:
 
 
 def prepared_batches(
-    prepare: Preparation, work: Iterable[Work], workers: int, *, network: bool, accelerator: bool
-) -> Iterator[dict[int, Any]]:
+    prepare: Preparation, work: Iterable[Work], workers: int, batch_size: int, *, network: bool, accelerator: bool
+) -> Generator[dict[int, Any], None, None]:
     """``map(prepare, work)``, in order: in ``workers`` processes, or with 0 in threads of this process.
 
     Pillow lets go of the interpreter lock while it decodes and resizes. Beside an accelerator threads read ahead; on a
@@ -105,11 +108,14 @@ def prepared_batches(
     """
     if workers and (accelerator or not prepare.laborious):
         return embedding_pool.in_processes(prepare, work, workers, pin=accelerator)
+    turn = max(workers or run.threads(), _TURN // batch_size)
     if workers:
-        return embedding_pool.in_pool(prepare, work, workers, ahead=not network)
+        return embedding_pool.in_pool(prepare, work, workers, turn if network else None)
     if not network:
-        return map(prepare, work)
-    return (embedding_pool.in_threads if accelerator else embedding_pool.in_turns)(prepare, work, run.threads())
+        return (prepare(cells) for cells in work)
+    if accelerator:
+        return embedding_pool.in_threads(prepare, work, run.threads())
+    return embedding_pool.in_turns(prepare, work, run.threads(), turn)
 
 
 def check_table(cells: pd.DataFrame, root: Path) -> None:

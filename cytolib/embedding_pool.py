@@ -5,8 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
@@ -20,37 +20,44 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Results = Generator[Result, None, None]
 
 _DEATH = re.compile(r"worker \(pid(?:\(s\))? [\d, ]+\) (exited unexpectedly|is killed by signal: [\w ]+)")
-_TURN = 8  # batches a thread or process prepares before the encoder takes its turn
 _AHEAD = 2  # batches a thread or process may be ahead of the encoder
 _REFUSALS = (ValueError, FileNotFoundError, TypeError)
 
 
-def in_turns(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
-    """``map`` in threads, in order; while a result is being used, no thread works."""
+def in_turns(function: Callable[[Item], Result], items: Iterable[Item], threads: int, turn: int) -> Results[Result]:
+    """``map`` in threads, in order, ``turn`` items at a time; while a result is being used, no thread works."""
     with ThreadPoolExecutor(threads) as pool:
-        yield from _turns(pool, function, items, threads * _TURN)
+        yield from _turns(pool, function, items, turn)
 
 
-def _turns(pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], many: int) -> Iterator[Result]:
+def _turns(pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], turn: int) -> Results[Result]:
     remaining = iter(items)
-    while turn := list(islice(remaining, many)):
-        yield from list(pool.map(function, turn))
+    while taken := list(islice(remaining, turn)):
+        futures = [pool.submit(function, item) for item in taken]
+        wait(futures, return_when=FIRST_EXCEPTION)
+        try:
+            for future in futures:  # those before one that fails are not lost by it
+                yield future.result()
+        finally:
+            for future in futures:
+                future.cancel()
 
 
-def in_threads(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
+def in_threads(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Results[Result]:
     """``map`` in threads, in order, never more than ``_AHEAD`` results a thread ahead."""
     with ThreadPoolExecutor(threads) as pool:
         yield from _ahead(pool, function, items, threads * _AHEAD)
 
 
 def in_pool(
-    function: Callable[[Item], Result], items: Iterable[Item], workers: int, ahead: bool = True
-) -> Iterator[Result]:
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int, turn: int | None = None
+) -> Results[Result]:
     """``map`` in processes, in order; ``function`` and what it takes and gives must be picklable.
 
-    Without ``ahead`` no process works while a result is being used.
+    With ``turn``, that many items at a time are worked on, and none while a result is being used.
 
     Raises:
         RuntimeError: in one sentence, if a process dies.
@@ -58,15 +65,15 @@ def in_pool(
     context = multiprocessing.get_context("spawn")  # a fork would copy torch's and BLAS's locked threads
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread) as pool:
         try:
-            if ahead:
+            if turn is None:
                 yield from _ahead(pool, function, items, workers * _AHEAD)
             else:
-                yield from _turns(pool, function, items, workers * _TURN)
+                yield from _turns(pool, function, items, turn)
         except BrokenProcessPool as error:
             raise _worker_died("") from error
 
 
-def _ahead(pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], window: int) -> Iterator[Result]:
+def _ahead(pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], window: int) -> Results[Result]:
     # Executor.map would take in all items at once: the whole set would lie decoded in memory.
     waiting: deque[Future[Result]] = deque()
     try:
@@ -98,7 +105,7 @@ class _Items(Generic[Item]):
 
 def in_processes(
     function: Callable[[Item], dict[int, NDArray[Any]]], items: Iterable[Item], workers: int, pin: bool
-) -> Iterator[dict[int, torch.Tensor]]:
+) -> Generator[dict[int, torch.Tensor], None, None]:
     """``map`` by a torch DataLoader with spawned processes, through shared memory, in order; arrays become tensors.
 
     Raises:

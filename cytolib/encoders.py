@@ -211,8 +211,9 @@ def _integer(text: str, name: str) -> int:
     return int(text)
 
 
-def _versions(kind: str) -> str:
-    return " ".join(f"{library}={version(library)}" for library in _LIBRARIES[kind])
+def _versions(*kinds: str) -> str:
+    libraries = dict.fromkeys(library for kind in kinds for library in _LIBRARIES[kind])
+    return " ".join(f"{library}={version(library)}" for library in libraries)
 
 
 def _morphometry(size: int) -> tuple[Encoder, Transform]:
@@ -272,6 +273,7 @@ def _timm(
         metadata["positions"] = built.positions
     if isinstance(transform, transforms.WindowNormalise):
         metadata["source_sha256"] = framing.source_sha256()
+        metadata["versions"] = _versions("timm", "morphometry")  # which finds the cell
     forward = inference.make_forward(built.model, transform)
     return Encoder(full, built.dim, built.image_size, metadata, forward, forward.batch_size), transform
 

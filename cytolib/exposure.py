@@ -22,8 +22,9 @@ DINOBLOOM_SEEN = frozenset({"matek", "bmc", "raabin", "lisc", "aml_hehr", "apl_a
 _IMAGENET = re.compile(r"(a1|a1h|a2|a3|b|b1k|b2k|bt|c|d|lamb|ra|ra2|ra3|ra4|rmsp|tf|tv|tv2|augreg)_in1k")
 
 
-#: Domains and classes of its sets that ``cytolib-small`` has seen nothing of.
-SMALL_UNSEEN = frozenset({("pbc", "pbc_lilac"), ("phantoms", "blast")})
+#: What ``cytolib-small`` has seen nothing of in the sets that it learned from, by set: domains, and classes.
+SMALL_UNSEEN_DOMAINS = {"pbc": "pbc_lilac"}
+SMALL_UNSEEN_CLASSES = {"phantoms": "blast"}
 
 
 def encoder_exposure(encoder: str, dataset: str, domain: str = "", label: str = "") -> str:
@@ -38,15 +39,15 @@ def encoder_exposure(encoder: str, dataset: str, domain: str = "", label: str = 
         domain: one of its domains, where the rows are of that alone.
         label: one of its classes, where the rows are about cells of that alone, such as an anomaly's.
     """
-    found = [_of_one(part, dataset, {domain, label}) for part in parts_of(encoder)]
+    found = [_of_one(part, dataset, domain, label) for part in parts_of(encoder)]
     return max(found, key=(NONE, UNLABELLED, UNKNOWN).index)
 
 
-def _of_one(encoder: str, dataset: str, parts: set[str]) -> str:
+def _of_one(encoder: str, dataset: str, domain: str, label: str) -> str:
     base = encoder.partition("?")[0]
     if base == small.NAME:  # the training split of PBC's main set-up and phantoms of the usual classes, no label
-        unseen = dataset not in ("pbc", "phantoms") or any((dataset, part) in SMALL_UNSEEN for part in parts)
-        return NONE if unseen else UNLABELLED
+        seen = dataset in ("pbc", "phantoms") and domain != SMALL_UNSEEN_DOMAINS.get(dataset, "-")
+        return UNLABELLED if seen and label != SMALL_UNSEEN_CLASSES.get(dataset, "-") else NONE
     # Nothing is learned in these two, and no published model has seen phantoms.
     if base in ("none", "morphometry") or dataset == "phantoms":
         return NONE

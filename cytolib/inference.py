@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 
 from cytolib import run
-from cytolib.allocator import freed_memory_kept
 from cytolib.transforms import ResizeNormalise
 
 PRECISIONS: tuple[str, ...] = ("auto", "float32", "bfloat16")
@@ -65,21 +63,6 @@ class Forward:
         """Embeddings (B, D) of a (B, 3, S, S) tensor or a sequence of (3, S, S), transformed, or (B, S, S, 3) uint8."""
         cells = batch if torch.is_tensor(batch) else torch.stack(list(batch))
         return torch.cat([self.start(part) for part in cells.split(self.batch_size)]).cpu().numpy()
-
-    def stream(self, batches: Iterable[torch.Tensor]) -> Iterator[NDArray[np.float32]]:
-        """Embeddings (b, D) of each batch, in order, for batches of at most ``batch_size`` cells.
-
-        The rows of a batch are fetched after the next one was started, so that an accelerator is not left waiting.
-        """
-        started: torch.Tensor | None = None
-        with freed_memory_kept() if self.device.type == "cpu" else nullcontext():
-            for batch in batches:
-                rows = self.start(batch)
-                if started is not None:
-                    yield started.cpu().numpy()
-                started = rows
-            if started is not None:
-                yield started.cpu().numpy()
 
     @torch.inference_mode()
     def start(self, cells: torch.Tensor) -> torch.Tensor:

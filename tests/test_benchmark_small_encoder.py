@@ -82,7 +82,7 @@ def test_choosing_reads_no_test_cell_and_no_other_site(
 ) -> None:
     def without_test(cells: pd.DataFrame, root: Path, encoder: str, **_: object) -> SimpleNamespace:
         found = vectors(cells, root, encoder)
-        found.X[cells["split"] == "test"] = np.nan  # whoever uses one of them raises
+        found.X[cells["split"] == "test"] = np.inf  # whoever uses one of them raises
         return found
 
     monkeypatch.setattr(small_encoder, "embed", without_test)

@@ -168,8 +168,9 @@ def test_damaged_cache_is_computed_again(
     if damage == "swapped":
         second = run_embed(cells)
     else:
-        with pytest.warns(UserWarning, match="damaged"):
+        with pytest.warns(UserWarning, match="damaged") as warned:
             second = run_embed(cells)
+        assert {warning.filename for warning in warned} == {__file__}  # whoever asked is told
     assert sum(count) == before + 8
     assert np.array_equal(first.X, second.X)
     assert run_embed(cells) is not None and sum(count) == before + 8  # and it is whole again
@@ -209,8 +210,9 @@ def test_a_cache_that_may_not_be_written_costs_time_only(
 
     monkeypatch.setattr(embedding_cache, "write_embeddings", refused)
     if kept_on:
-        with pytest.warns(UserWarning, match="the cache may not be written to .*CYTOLIB_CACHE"):
+        with pytest.warns(UserWarning, match="the cache may not be written to .*CYTOLIB_CACHE") as warned:
             assert np.array_equal(run_embed(cells, shard=6).X, expected.X)
+        assert {warning.filename for warning in warned} == {__file__}
     else:
         with pytest.raises(OSError, match="No space left"):
             run_embed(cells, shard=6)

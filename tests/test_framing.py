@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cytolib import run
 from cytolib.data import phantoms
 from cytolib.framing import WHITE, cell_window, source_sha256
 
@@ -69,5 +70,9 @@ def test_any_image_has_a_window(size: tuple[int, int], value: int) -> None:
     assert found.shape == (32, 32, 3) and found.dtype == np.uint8
 
 
-def test_the_code_is_part_of_the_identity() -> None:
-    assert len(source_sha256()) == 64
+def test_the_code_is_part_of_the_identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = set()
+    for changed in ("", "framing.py", "__init__.py", "colour.py", "segment.py"):
+        monkeypatch.setattr(run, "sha256", lambda path, name=changed: f"{path.name}{path.name == name}")
+        found.add(source_sha256.__wrapped__())
+    assert len(found) == 5 and {len(text) for text in found} == {64}

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cytolib import embed
+from cytolib import embed, framing, morphometry
 from cytolib.data import phantoms
 from cytolib.data.phantoms.vocabulary import HELD_OUT
 from cytolib.encoders import get_encoder
@@ -67,6 +67,45 @@ def test_its_cache_is_that_of_each_alone(both: str, cells: tuple[pd.DataFrame, P
     before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     embed.embed(table, folder, both, cache=tmp_path, progress=False)
     assert len(before) == 2 and {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+
+
+@pytest.fixture(scope="module")
+def windows(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A network that sees windows, and classical features that look at another size."""
+    _, file = saved(tmp_path_factory.mktemp("weights"), TINY_CNN)
+    return f"timm:{TINY_CNN}?image_size=64&framing=cell&weights={file}+morphometry?image_size=64"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("kept", [None, 0, 1], ids=["nothing kept", "first kept", "second kept"])
+def test_what_the_cache_has_of_one_is_taken_from_it(
+    windows: str, kept: int | None, workers: int, cells: tuple[pd.DataFrame, Path], tmp_path: Path
+) -> None:
+    table, folder = cells
+    names = parts_of(windows)
+    alone = [embed.embed(table, folder, name, cache=tmp_path / "alone", progress=False, workers=0).X for name in names]
+    some = table.sort_values("cell_id").iloc[8:16]  # the second of three shards
+    if kept is not None:
+        embed.embed(some, folder, names[kept], cache=tmp_path / "c", progress=False, workers=0, shard=8)
+    mixed = table.sample(frac=1, random_state=1)
+    found = embed.embed(mixed, folder, windows, cache=tmp_path / "c", progress=False, workers=workers, shard=8)
+    assert np.array_equal(found.aligned(table["cell_id"]), np.hstack(alone))
+    assert len(list((tmp_path / "c").iterdir())) == 6  # three shards of each: none was made twice
+
+
+def test_an_image_is_segmented_once_for_all_that_look_at_one_size(
+    windows: str, cells: tuple[pd.DataFrame, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, folder = cells
+    seen: list[int] = []
+    original = morphometry.see
+    monkeypatch.setattr(morphometry, "see", lambda image: seen.append(image.shape[0]) or original(image))
+    embed.embed(table, folder, windows, cache=tmp_path / "a", progress=False, workers=0)
+    assert sorted(set(seen)) == [64, framing.LOOK] and len(seen) == 2 * len(table)
+    seen.clear()
+    same = windows.replace("morphometry?image_size=64", "morphometry")
+    embed.embed(table, folder, same, cache=tmp_path / "b", progress=False, workers=0)
+    assert seen == [framing.LOOK] * len(table)
 
 
 def test_get_encoder_gives_both(both: str) -> None:

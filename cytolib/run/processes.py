@@ -89,21 +89,19 @@ def end_when(gone: Callable[[], bool], last: Callable[[], Any], interval_s: floa
     """End this process by a thread as soon as ``gone()`` holds; ``last()`` is called before, and whole.
 
     What ``last`` kills first is often what the main thread waits for: it would go on, come to its end and take this
-    thread with it, before the rest is killed. So an exit that comes meanwhile waits.
+    thread with it, before the rest is killed. So an exit waits for the thread, once ``gone()`` holds.
     """
-    ending = threading.Event()
 
     def watch() -> None:
         while not gone():
             time.sleep(interval_s)
-        ending.set()
         try:
             last()
         finally:
             os._exit(1)
 
     def wait() -> None:
-        if ending.is_set():
+        if gone():
             thread.join()
 
     thread = threading.Thread(target=watch, daemon=True)

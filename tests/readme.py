@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cytolib.data.registry import DATA_SETS
+from tests.readme_encoders import small_encoder
 from tests.readme_findings import faults, findings, hostile
 from tests.readme_generation import MEASURED, contaminated, generators, measured, sampling
 
@@ -184,7 +185,7 @@ def filled(text: str, *blocks: Callable[[], str]) -> str:
 
 FILES: dict[Path, tuple[Callable[[], str], ...]] = {
     README: (times, results, findings, faults, hostile),
-    MEASUREMENTS: (generators, contaminated, sampling, encoders, marrow, speed),
+    MEASUREMENTS: (generators, contaminated, sampling, encoders, small_encoder, marrow, speed),
     DATA_README: (datasets,),
 }
 

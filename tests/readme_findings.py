@@ -12,7 +12,7 @@ ELSEWHERE = ("zheng1", "zheng2", "pbc_lilac")
 
 def findings() -> str:
     """One line a finding, with the command whose table it is read from."""
-    lines = (_generators(), _leakage(), _sites(), _marrow(), _sampling(), _embedding())
+    lines = (_generators(), _leakage(), _sites(), _small(), _marrow(), _sampling(), _embedding())
     return "\n".join(f"- {line}" for line in lines)
 
 
@@ -56,6 +56,20 @@ def _sites() -> str:
     return (
         "**At other sites every classifier loses much**: macro F1 of " + ", ".join(parts) + " (mean of three sites). "
         "`python -m benchmarks.encoders`"
+    )
+
+
+def _small() -> str:
+    rows = measured("small_encoder.csv", "experiment", "domain", "encoder", "method")
+    names = {"cytolib-small+morphometry": "it", "morphometry": "classical features", "mobilenetv2_100": "MobileNetV2"}
+
+    def told(method: str) -> str:
+        found = {key[2].removeprefix("timm:"): row for key, row in rows.items() if key[0::3] == ("pbc", method)}
+        return ", ".join(f"{name} {found[encoder]['balanced_accuracy']:.3f}" for encoder, name in names.items())
+
+    return (
+        "**The default encoder needs no download** (`cytolib-small+morphometry`; PBC, balanced accuracy): ten labels "
+        f"a class, {told('labels_10')}; all labels, {told('logistic_regression')}. `python -m benchmarks.small_encoder`"
     )
 
 

@@ -87,13 +87,8 @@ def in_turns(
             return plain(batch.to(device).contiguous(memory_format=torch.channels_last)).float().cpu().numpy()
 
     def model_only(batches: list[torch.Tensor]) -> np.ndarray:
-        rows = []
-        with freed_memory_kept() if device.type == "cpu" else nullcontext():
-            for batch in batches:  # as embed does: rows are fetched after the next batch was started
-                rows.append(forward.start(batch))
-                if len(rows) > 1:
-                    rows[-2] = rows[-2].cpu()
-        return torch.cat([part.cpu() for part in rows]).numpy()
+        with freed_memory_kept() if device.type == "cpu" else nullcontext():  # as embed has it
+            return torch.cat([forward.start(batch) for batch in batches]).cpu().numpy()
 
     def loop(paths: list[str], batch_size: int) -> np.ndarray:
         rows, batch = [], []

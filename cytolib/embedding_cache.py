@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import inspect
+import os
 import warnings
 from collections.abc import Sequence
 from functools import cache
@@ -55,7 +56,7 @@ def keep(table: EmbeddingTable, file: Path) -> None:
 
 def _callers_level() -> int:
     """How many calls up the first one from outside this package is: whom a warning is for."""
-    package, level = str(Path(__file__).parent), 1
+    package, level = f"{Path(__file__).parent}{os.sep}", 1
     frame = inspect.currentframe()
     while frame is not None and (frame := frame.f_back) is not None and frame.f_code.co_filename.startswith(package):
         level += 1

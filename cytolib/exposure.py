@@ -22,9 +22,9 @@ DINOBLOOM_SEEN = frozenset({"matek", "bmc", "raabin", "lisc", "aml_hehr", "apl_a
 _IMAGENET = re.compile(r"(a1|a1h|a2|a3|b|b1k|b2k|bt|c|d|lamb|ra|ra2|ra3|ra4|rmsp|tf|tv|tv2|augreg)_in1k")
 
 
-#: What ``cytolib-small`` has seen nothing of in the sets that it learned from, by set: domains, and classes.
-SMALL_UNSEEN_DOMAINS = {"pbc": "pbc_lilac"}
-SMALL_UNSEEN_CLASSES = {"phantoms": "blast"}
+#: What ``cytolib-small`` has seen nothing of in the sets that it learned from: (set, domain) and (set, class).
+SMALL_UNSEEN_DOMAINS = frozenset({("pbc", "pbc_lilac")})
+SMALL_UNSEEN_CLASSES = frozenset({("phantoms", "blast")})
 
 
 def encoder_exposure(encoder: str, dataset: str, domain: str = "", label: str = "") -> str:
@@ -46,8 +46,8 @@ def encoder_exposure(encoder: str, dataset: str, domain: str = "", label: str = 
 def _of_one(encoder: str, dataset: str, domain: str, label: str) -> str:
     base = encoder.partition("?")[0]
     if base == small.NAME:  # the training split of PBC's main set-up and phantoms of the usual classes, no label
-        seen = dataset in ("pbc", "phantoms") and domain != SMALL_UNSEEN_DOMAINS.get(dataset, "-")
-        return UNLABELLED if seen and label != SMALL_UNSEEN_CLASSES.get(dataset, "-") else NONE
+        unseen = (dataset, domain) in SMALL_UNSEEN_DOMAINS or (dataset, label) in SMALL_UNSEEN_CLASSES
+        return UNLABELLED if dataset in ("pbc", "phantoms") and not unseen else NONE
     # Nothing is learned in these two, and no published model has seen phantoms.
     if base in ("none", "morphometry") or dataset == "phantoms":
         return NONE

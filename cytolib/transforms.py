@@ -84,7 +84,7 @@ class WindowNormalise(ResizeNormalise):
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
         """The window, (size, size, 3) uint8."""
-        return cell_window(image, self.size, resample=FILTERS[self.interpolation])
+        return self.prepared(Sight(image))
 
     def prepared(self, sight: Sight) -> NDArray[np.uint8]:
         """``pixels``; the cell is looked for once."""
